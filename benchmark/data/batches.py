@@ -1,0 +1,156 @@
+"""From stores to batches: gathers the samples of a batch, present modalities only, packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.data.augmentation import AUGMENTATIONS, DRAWS, augment, crop
+from benchmark.data.dataset import PreparedData, Samples, TaskData
+from benchmark.data.stores import RaggedStore
+from benchmark.random import stream
+from models.contract import Batch, Dimensions, Films, Layout, Packed
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a batch is scored against; models never see it.
+
+    Attributes:
+        y: (B, C) float for binary and multilabel tasks, (B,) int64 for multiclass; 0 where masked.
+        known: y's shape, bool, False where the label is masked.
+    """
+
+    y: Tensor
+    known: Tensor
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    inputs: Batch
+    labels: Labels
+
+
+class BatchSource:
+    """Batches of one task and partition.
+
+    Args:
+        data, task, partition: what to read. encoder: key of the note encoder, None if the data set has no notes.
+        dimensions: lengths and film side that the models were built for.
+        head: position of the task among the model's heads. device: where batches go.
+        augmentation: name in `AUGMENTATIONS`; applied by `epoch` only.
+    """
+
+    def __init__(
+        self,
+        data: PreparedData,
+        task: TaskData,
+        partition: str,
+        dimensions: Dimensions,
+        encoder: str | None,
+        head: int,
+        device: torch.device,
+        augmentation: str = "none",
+    ) -> None:
+        self.samples: Samples = task.partitions[partition]
+        self.task, self.head, self.device, self.dimensions = task, head, device, dimensions
+        self.settings = AUGMENTATIONS[augmentation]
+        self.data = data
+        self.notes: RaggedStore | None = data.notes(encoder) if encoder else None
+        self.present = self._presence()  # (n, M)
+        if len(self.samples) and not self.present.any(1).all():
+            orphan = self.samples.sample[~self.present.any(1)][0]
+            raise ValueError(f"task {task.task.name}: sample {orphan} has none of the three modalities")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def epoch(self, seed: int, number: int, batch_size: int) -> Iterator[LabelledBatch]:
+        """Shuffled training batches of one epoch; order and augmentation depend on (seed, task, epoch, sample) alone.
+
+        The last partial batch is left out, as the authors do, unless it is the only one.
+        """
+        name = self.task.task.name
+        order = stream(seed, "order", name, number).permutation(len(self))
+        draws = stream(seed, "augmentation", name, number).random((len(self), DRAWS)) if self.settings else None
+        full = len(order) // batch_size * batch_size or len(order)
+        for start in range(0, full, batch_size):
+            yield self.batch(order[start : start + batch_size], draws)
+
+    def in_order(self, batch_size: int) -> Iterator[LabelledBatch]:
+        """All samples once, in order, without augmentation."""
+        for start in range(0, len(self), batch_size):
+            yield self.batch(np.arange(start, min(start + batch_size, len(self))))
+
+    def batch(self, chosen: np.ndarray, draws: np.ndarray | None = None) -> LabelledBatch:
+        """The samples at positions `chosen` of the partition; `draws` (n, DRAWS) random numbers switch augmentation on."""
+        present = self.present[chosen]
+        inputs = Batch(
+            ehr=self._series(chosen, np.flatnonzero(present[:, 0])),
+            cxr=self._films(chosen, np.flatnonzero(present[:, 1]), draws),
+            note=self._notes(chosen, np.flatnonzero(present[:, 2])),
+            present=torch.from_numpy(present).to(self.device, non_blocking=True),
+            task=self.head,
+            sample=torch.from_numpy(self.samples.sample[chosen]).to(self.device, non_blocking=True),
+        )
+        return LabelledBatch(inputs, self.labels(chosen))
+
+    def labels(self, chosen: np.ndarray) -> Labels:
+        values = self.samples.labels[chosen]
+        known = ~np.isnan(values)
+        values = np.where(known, values, 0.0)
+        if self.task.task.kind == "multiclass":
+            values, known = values[:, 0].astype(np.int64), known[:, 0]
+        return Labels(
+            torch.from_numpy(values).to(self.device, non_blocking=True),
+            torch.from_numpy(known).to(self.device, non_blocking=True),
+        )
+
+    def _presence(self) -> np.ndarray:
+        s = self.samples
+        note = s.note >= 0
+        if self.notes is None:
+            note = np.zeros(len(s), bool)
+        else:
+            note &= self.notes.lengths[np.maximum(s.note, 0)] > 0 if len(self.notes.lengths) else False
+        return np.stack([(s.series >= 0) & (s.hours > 0), s.film >= 0, note], axis=1)
+
+    def _series(self, chosen: np.ndarray, rows: np.ndarray) -> Packed | None:
+        if not len(rows):
+            return None
+        picked = chosen[rows]
+        stops = self.samples.hours[picked].astype(np.int64)
+        starts = np.maximum(stops - self.dimensions.hours, 0)  # the last hours are kept
+        values, lengths = self.data.series.gather(self.samples.series[picked], starts, stops)
+        tails = self.samples.tail[picked]
+        cut = tails >= 0
+        if cut.any():
+            values[np.cumsum(lengths)[cut] - 1] = self.data.tails[tails[cut]]
+        return self._packed(values, lengths, rows)
+
+    def _notes(self, chosen: np.ndarray, rows: np.ndarray) -> Packed | None:
+        if not len(rows):
+            return None
+        picked = self.samples.note[chosen[rows]]
+        stops = np.minimum(self.notes.lengths[picked], self.dimensions.note_tokens)
+        values, lengths = self.notes.gather(picked, np.zeros_like(stops), stops)
+        return self._packed(values, lengths, rows)
+
+    def _films(self, chosen: np.ndarray, rows: np.ndarray, draws: np.ndarray | None) -> Films | None:
+        if not len(rows):
+            return None
+        picked = chosen[rows]
+        stored = torch.from_numpy(self.data.films[self.samples.film[picked]]).to(self.device, non_blocking=True)
+        if draws is None or self.settings is None:
+            pixels = crop(stored, self.dimensions.film)
+        else:
+            pixels = augment(stored, self.dimensions.film, self.settings, draws[picked])
+        return Films(pixels, tuple(rows.tolist()))
+
+    def _packed(self, values: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> Packed:
+        tokens = torch.from_numpy(values).to(self.device, non_blocking=True).to(torch.float32)
+        return Packed(tokens, Layout(tuple(lengths.tolist()), tuple(rows.tolist())))

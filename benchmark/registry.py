@@ -1,0 +1,127 @@
+"""All models by name: those of this project and those that other installed packages add.
+
+A package adds a model through the entry-point group `benchmark.models`; the entry point names a `ModelEntry` or a sequence of
+them. This module is the only place where the harness meets `models/` and `baselines/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from benchmark.code_version import hash_files
+from benchmark.errors import UserError
+from benchmark.suggest import unknown
+from models.contract import ModelEntry
+
+GROUP = "benchmark.models"
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What was found.
+
+    Attributes:
+        entries: usable models by name, in the order of table columns.
+        plugins: names of those that came from other packages.
+        broken: entry points that could not be used, with the reason.
+    """
+
+    entries: dict[str, ModelEntry] = field(default_factory=dict)
+    plugins: frozenset[str] = frozenset()
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+@cache
+def load() -> Registry:
+    """Collects the project's own models, then third-party ones; warns of each entry point that has to be left out."""
+    entries: dict[str, ModelEntry] = {}
+    for package in ("baselines", "models"):
+        for entry in importlib.import_module(package).ENTRIES:
+            _add(entries, entry)
+    plugins: set[str] = set()
+    broken: dict[str, str] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        try:
+            for entry in _load_point(point):
+                _add(entries, entry)
+                plugins.add(entry.name)
+        except _Unusable as fault:
+            broken[point.name] = str(fault)
+            warnings.warn(f"model entry point {point.name!r} ({point.value}) is left out: {fault}", stacklevel=2)
+    return Registry(entries, frozenset(plugins), broken)
+
+
+def models() -> dict[str, ModelEntry]:
+    """All usable models by name, in the order of table columns."""
+    return dict(load().entries)
+
+
+def get(name: str) -> ModelEntry:
+    """The model called `name`; a `UserError` says what is near if there is none, or why an installed one cannot be used."""
+    fault = name_fault(name)
+    if fault:
+        raise UserError(fault)
+    return load().entries[name]
+
+
+def name_fault(name: str) -> str | None:
+    """None if a model is called `name`, otherwise the sentence that refuses it."""
+    registry = load()
+    if name in registry.entries:
+        return None
+    if name in registry.broken:
+        return f"model {name!r} is installed by another package but cannot be used: {registry.broken[name]}"
+    return unknown("model", name, registry.entries)
+
+
+def plugin_version(name: str) -> str | None:
+    """SHA-256 of the source files that define a third-party model; None for the project's own."""
+    registry = load()
+    if name not in registry.plugins:
+        return None
+    entry = registry.entries[name]
+    modules = {getattr(part, "__module__", None) for part in (entry.config, entry.build)}
+    sources = {getattr(sys.modules.get(module or ""), "__file__", None) for module in modules}
+    return hash_files(Path(source) for source in sources if source)
+
+
+class _Unusable(Exception):
+    """An entry that breaks the rules of the registry."""
+
+
+def _load_point(point: EntryPoint) -> Sequence[ModelEntry]:
+    try:
+        found = point.load()
+    except Exception as fault:  # other people's code runs here at import and may raise anything; it must not stop the rest
+        raise _Unusable(f"its import raised {type(fault).__name__}: {fault}") from fault
+    entries = [found] if isinstance(found, ModelEntry) else found
+    if not isinstance(entries, Sequence) or not all(isinstance(entry, ModelEntry) for entry in entries):
+        raise _Unusable(f"it gives {type(found).__name__}; allowed is a models.contract.ModelEntry or a sequence of them")
+    return entries
+
+
+def _add(entries: dict[str, ModelEntry], entry: ModelEntry) -> None:
+    if not _NAME.fullmatch(entry.name):
+        raise _Unusable(f"model name {entry.name!r}; allowed are lower-case letters, digits and single hyphens between them")
+    if entry.name in entries:
+        raise _Unusable(f"a model called {entry.name!r} exists already")
+    if not (isinstance(entry.config, type) and dataclasses.is_dataclass(entry.config)):
+        raise _Unusable(f"config of model {entry.name!r} is {entry.config!r}; it must be a frozen dataclass")
+    if not entry.config.__dataclass_params__.frozen:
+        raise _Unusable(f"config of model {entry.name!r}, {entry.config.__name__}, is not frozen")
+    for option in dataclasses.fields(entry.config):
+        if option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING:
+            raise _Unusable(f"option {option.name!r} of model {entry.name!r} has no default")
+    if not callable(entry.build):
+        raise _Unusable(f"build of model {entry.name!r} is {entry.build!r}, which cannot be called")
+    entries[entry.name] = entry

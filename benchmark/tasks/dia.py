@@ -1,0 +1,65 @@
+"""The 14 findings of a chest film study, one sample a study with an anterior-posterior film."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmark.data.raw import FINDINGS
+from benchmark.tasks.record import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TASK = Task(
+    name="dia",
+    title="DIA",
+    description="14 findings of a chest film, with the ICU series before it and the history of its admission",
+    kind="multilabel",
+    classes=FINDINGS,
+    primary="cxr",
+    note_section="pmh",
+    metrics=("macro_auroc", "micro_auroc", "macro_average_precision", "macro_auroc_13"),
+    source="labels: CheXpert, Irvin et al., AAAI 2019, as released with MIMIC-CXR-JPG 2.0.0; task: FlexCare, KDD 2024",
+)
+
+EARLIEST = 4.0
+"""A film taken in the first four hours in the ICU has no time series."""
+
+
+def samples(findings: pd.DataFrame) -> pd.DataFrame:
+    """Studies with at least one usable label; uncertain (-1) and unmentioned findings are masked (NaN).
+
+    Args:
+        findings: study_id and the 14 finding columns: 1, 0, -1 or NaN.
+
+    Returns:
+        study_id, y0 .. y13 (1, 0 or NaN).
+
+    >>> import pandas as pd
+    >>> blank = dict.fromkeys(FINDINGS, float("nan"))
+    >>> table = samples(pd.DataFrame([
+    ...     {"study_id": 1, **blank, "Atelectasis": 1.0, "Edema": -1.0},
+    ...     {"study_id": 2, **blank, "Edema": -1.0},
+    ...     {"study_id": 3, **blank},
+    ...     {"study_id": 4, **blank, "Edema": 0.0},
+    ... ]))
+    >>> table[["study_id", "y0", "y3"]]
+       study_id   y0   y3
+    0         1  1.0  NaN
+    3         4  NaN  0.0
+    """
+    labels = findings[list(FINDINGS)].astype("float32")
+    labels = labels.where(labels > -1)
+    labels.columns = [f"y{index}" for index in range(len(FINDINGS))]
+    table = findings[["study_id"]].join(labels)
+    return table[labels.notna().any(axis=1)]
+
+
+def usable_series(hours: pd.Series, first_event: pd.Series) -> pd.Series:
+    """Whether an ICU series goes with a film `hours` after ICU admission: later than four hours, and after an event.
+
+    >>> import pandas as pd
+    >>> usable_series(pd.Series([4.0, 4.1, 6.0, 6.0, 6.0]), pd.Series([0.0, 0.0, 6.0, 5.9, float("nan")])).tolist()
+    [False, True, False, True, False]
+    """
+    return (hours > EARLIEST) & (first_event < hours)

@@ -1,0 +1,8 @@
+"""Training: losses, the loop of Algorithm 1, predictions of the kept state."""
+
+from __future__ import annotations
+
+from benchmark.training.loop import EpochReport
+from benchmark.training.train import Trained, TrainingPlan, ceiling, train
+
+__all__ = ["EpochReport", "Trained", "TrainingPlan", "ceiling", "train"]

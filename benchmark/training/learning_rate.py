@@ -1,0 +1,42 @@
+"""One learning rate a task, halved whenever that task's validation loss did not fall (FlexCare, Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from benchmark.training.faults import Diverged
+
+
+class HalvingRates:
+    """Learning rates by task.
+
+    Args:
+        initial: rate of every task at the start. tasks: their names. halve: False keeps the rates constant.
+
+    >>> rates = HalvingRates(1.0, ["ihm"], halve=True)
+    >>> for loss in (3.0, 2.0, 2.0, 1.0, 1.5, 1.6):
+    ...     rates.after_epoch("ihm", loss)
+    >>> rates["ihm"]  # halved after epochs 3, 5 and 6
+    0.125
+    """
+
+    def __init__(self, initial: float, tasks: Iterable[str], halve: bool) -> None:
+        self._rates = dict.fromkeys(tasks, initial)
+        self._last: dict[str, float] = {}
+        self._halve = halve
+
+    def __getitem__(self, task: str) -> float:
+        return self._rates[task]
+
+    def after_epoch(self, task: str, validation_loss: float) -> None:
+        """Takes note of a task's validation loss after an epoch.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        if not math.isfinite(validation_loss):
+            raise Diverged(f"task {task}: validation loss is {validation_loss}; lower the learning rate")
+        if self._halve and task in self._last and validation_loss >= self._last[task]:
+            self._rates[task] /= 2
+        self._last[task] = validation_loss

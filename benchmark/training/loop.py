@@ -1,0 +1,133 @@
+"""The training loop: tasks in sequence, asynchronous single-task batches (FlexCare, Algorithm 1).
+
+A single-task model is the case of one task, with a constant learning rate.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.data.batches import BatchSource
+from benchmark.random import stream_seed
+from benchmark.training.faults import Diverged
+from benchmark.training.learning_rate import HalvingRates
+from benchmark.training.losses import total_loss
+from benchmark.training.predict import partition_loss, predict, score
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        task_weights: weight of each task's loss. clip_norm: bound on the gradient norm, None for none.
+        couples_samples: evaluate in fixed batches (see `predict`).
+    """
+
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    halve_learning_rate: bool
+    task_weights: Mapping[str, float]
+    clip_norm: float | None
+    couples_samples: bool
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One task's part of one epoch, for whoever watches."""
+
+    epoch: int
+    epochs: int
+    task: str
+    train_loss: float
+    val_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The kept state, the epoch it came from, and one history row for each epoch and task."""
+
+    state: dict[str, Tensor]
+    best_epoch: int
+    history: list[dict[str, float | int | str]]
+
+
+def fit(
+    model: nn.Module,
+    training: Mapping[str, BatchSource],
+    validation: Mapping[str, BatchSource],
+    schedule: Schedule,
+    notify: Callable[[EpochReport], None],
+) -> Fitted:
+    """Trains a model and keeps the state of the epoch with the best validation score.
+
+    The score is the sum, over tasks, of the two selection metrics; one epoch is kept for all tasks. The model is left with
+    the last state; load the returned one.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
+    rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate)
+    best_score, best_epoch, best_state, history = -math.inf, 0, {}, []
+    for epoch in range(1, schedule.epochs + 1):
+        rows = {}
+        for task, source in training.items():
+            started = time.perf_counter()
+            loss = _train_segment(model, optimizer, source, schedule, epoch, rates[task])
+            rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rates[task]}
+            rows[task]["seconds"] = time.perf_counter() - started
+        total = 0.0
+        for task, source in validation.items():
+            predictions = predict(model, source, schedule.couples_samples, schedule.batch_size)
+            loss = partition_loss(source, predictions)
+            rates.after_epoch(task, loss)
+            metrics = score(source, predictions, source.task.task.metrics[:2])
+            # A metric that the partition cannot define says nothing about any epoch.
+            total += sum(value for value in metrics.values() if math.isfinite(value))
+            rows[task] |= {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
+            row = rows[task]
+            notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"]))
+        history += rows.values()
+        if total > best_score:
+            best_score, best_epoch = total, epoch
+            best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    return Fitted(best_state, best_epoch, history)
+
+
+def _train_segment(
+    model: nn.Module, optimizer: torch.optim.Optimizer, source: BatchSource, schedule: Schedule, epoch: int, rate: float
+) -> float:
+    """One pass over one task's training samples; returns the mean loss of its batches."""
+    task = source.task.task
+    torch.manual_seed(stream_seed(schedule.seed, "noise", task.name, epoch))  # dropout, gating noise
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    model.train()
+    weight = schedule.task_weights.get(task.name, 1.0)
+    losses = []
+    for batch in source.epoch(schedule.seed, epoch, schedule.batch_size):
+        loss = total_loss(task.kind, model(batch.inputs), batch.labels, model.aux_weights, weight)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if schedule.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
+        optimizer.step()
+        losses.append(loss.detach())
+    values = torch.stack(losses).cpu()
+    if not torch.isfinite(values).all():
+        step = int((~torch.isfinite(values)).nonzero()[0])
+        raise Diverged(
+            f"task {task.name}: loss is {values[step].item()} in step {step + 1} of epoch {epoch}; lower the learning rate"
+        )
+    return float(values.mean())

@@ -1,0 +1,89 @@
+"""Predictions of a trained model on a whole partition, and their metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmark.data.batches import BatchSource, Labels
+from benchmark.evaluation.metrics import compute
+from benchmark.random import stream
+from benchmark.training.losses import prediction_loss
+from models.contract import Output
+
+EVALUATION_BATCH = 256
+"""Samples an evaluation batch; without influence on the predictions of models whose samples do not couple."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of one task and partition, in the partition's order.
+
+    Attributes:
+        probability: (n, C) float32. logits: (n, C) float32.
+    """
+
+    logits: np.ndarray
+    probability: np.ndarray
+
+
+def predict(
+    model: nn.Module, source: BatchSource, couples_samples: bool, batch_size: int, permutation: int = 0
+) -> Predictions:
+    """Predicts all samples of a source in eval mode.
+
+    Where the output of a sample depends on its batch mates, the batches are part of the prediction: one fixed pseudo-random
+    permutation of the partition is cut into chunks of exactly `batch_size`, the last one filled from the start, and the fillers'
+    predictions are dropped.
+    """
+    model.eval()
+    chunks = _coupled_chunks(len(source), batch_size, permutation) if couples_samples else _plain_chunks(len(source))
+    logits: np.ndarray | None = None
+    with torch.inference_mode():
+        for chosen, fresh in chunks:
+            part = model(source.batch(chosen).inputs).logits.float().cpu().numpy()
+            if logits is None:
+                logits = np.empty((len(source), part.shape[1]), np.float32)
+            logits[chosen[:fresh]] = part[:fresh]
+    return Predictions(logits, _probability(source.task.task.kind, logits))
+
+
+def _plain_chunks(n: int) -> list[tuple[np.ndarray, int]]:
+    parts = np.split(np.arange(n), range(EVALUATION_BATCH, n, EVALUATION_BATCH))
+    return [(part, len(part)) for part in parts]
+
+
+def _coupled_chunks(n: int, batch_size: int, permutation: int) -> list[tuple[np.ndarray, int]]:
+    order = stream(permutation, "evaluation order").permutation(n)
+    filled = np.concatenate([order, np.resize(order, -n % batch_size)]) if n % batch_size else order
+    chunks = filled.reshape(-1, batch_size)
+    return [(chunk, min(batch_size, n - k * batch_size)) for k, chunk in enumerate(chunks)]
+
+
+def _probability(kind: str, logits: np.ndarray) -> np.ndarray:
+    values = torch.from_numpy(logits)
+    return (values.softmax(1) if kind == "multiclass" else values.sigmoid()).numpy()
+
+
+def score(source: BatchSource, predictions: Predictions, names: tuple[str, ...] | None = None) -> dict[str, float]:
+    """Metrics of predictions: the task's own, or those named."""
+    labels = source.labels(np.arange(len(source)))
+    task = source.task.task
+    return compute(
+        names or task.metrics,
+        task.kind,
+        source.task.classes,
+        labels.y.cpu().numpy(),
+        labels.known.cpu().numpy(),
+        predictions.probability,
+    )
+
+
+def partition_loss(source: BatchSource, predictions: Predictions) -> float:
+    """Prediction loss over a whole partition, of the final logits, unweighted and without auxiliary terms."""
+    labels = source.labels(np.arange(len(source)))
+    on_host = Labels(labels.y.cpu(), labels.known.cpu())
+    return float(prediction_loss(source.task.task.kind, Output(torch.from_numpy(predictions.logits)), on_host))

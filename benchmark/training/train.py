@@ -1,0 +1,183 @@
+"""Trains one model on its tasks with one seed, tests it once, and returns everything worth keeping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmark.data.batches import BatchSource
+from benchmark.data.dataset import SPLITS, PreparedData, TaskData
+from benchmark.errors import UserError
+from benchmark.evaluation.metrics import compute
+from benchmark.random import stream_seed
+from benchmark.registry import models
+from benchmark.training.loop import EpochReport, Schedule, fit
+from benchmark.training.predict import Predictions, predict, score
+from models.contract import MODALITIES, Dimensions, Head
+from models.embeddings import count_parameters
+
+PERMUTATIONS = 5
+"""Evaluation orders over which the spread of a coupling model's metrics is reported."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides a training run, data apart.
+
+    Attributes:
+        model: name in the registry. config: the model's own options. dimensions: shared sizes.
+        tasks: names, in the order of training. seed: of this run. encoder: key of the note encoder, None without notes.
+        batch_size, epochs, learning_rate, task_weights, halve_learning_rate: as in the protocol.
+        augmentation: of training films: "none", "mild" or "reference".
+    """
+
+    model: str
+    config: Any
+    dimensions: Dimensions
+    tasks: tuple[str, ...]
+    seed: int
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    task_weights: Mapping[str, float]
+    halve_learning_rate: bool
+    augmentation: str
+    encoder: str | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Result of a run.
+
+    Attributes:
+        metrics: on the test partition, by task and metric.
+        predictions: by task; columns sample, patient, present_ehr, present_cxr, present_note, y0.., p0.. (y NaN where masked).
+        history: one row for each epoch and task. state: kept parameters.
+        info: parameters, best_epoch, seconds, training_samples_per_second, ceiling, permutation_spread.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    predictions: dict[str, pd.DataFrame]
+    history: pd.DataFrame
+    state: dict[str, Tensor]
+    info: dict[str, Any]
+
+
+def train(
+    plan: TrainingPlan,
+    data: PreparedData,
+    device: torch.device,
+    notify: Callable[[EpochReport], None] = lambda report: None,
+) -> Trained:
+    """Trains and tests.
+
+    Raises:
+        UserError: a task has an empty partition, or the training diverged.
+    """
+    started = time.perf_counter()
+    entry = models()[plan.model]
+    tasks = {name: data.task(name) for name in plan.tasks}
+    sources = _sources(plan, data, tasks, device)
+    heads = [Head(_outputs(task), task.task.kind, task.task.primary) for task in tasks.values()]
+    torch.manual_seed(stream_seed(plan.seed, "initial values"))
+    model = entry.build(plan.dimensions, heads, plan.config).to(device)
+    schedule = Schedule(
+        plan.seed,
+        plan.epochs,
+        plan.batch_size,
+        plan.learning_rate,
+        plan.halve_learning_rate,
+        plan.task_weights,
+        entry.clip_norm,
+        entry.couples_samples,
+    )
+    fitted = fit(model, sources["train"], sources["val"], schedule, notify)
+    trained_in = time.perf_counter() - started
+    model.load_state_dict(fitted.state)
+    metrics, frames, spread = {}, {}, {}
+    for name, source in sources["test"].items():
+        predictions = predict(model, source, entry.couples_samples, plan.batch_size)
+        metrics[name] = score(source, predictions)
+        frames[name] = _frame(source, predictions)
+        if entry.couples_samples:
+            spread[name] = _spread(model, source, plan.batch_size, metrics[name])
+    seen = plan.epochs * sum(len(source) for source in sources["train"].values())
+    info = {
+        "parameters": count_parameters(model),
+        "best_epoch": fitted.best_epoch,
+        "seconds": time.perf_counter() - started,
+        "training_samples_per_second": seen / trained_in,
+        "test_samples": {name: len(source) for name, source in sources["test"].items()},
+        "ceiling": {name: limit for name, task in tasks.items() if (limit := ceiling(data, task))},
+        "permutation_spread": spread,
+    }
+    state = {name: value.cpu().contiguous() for name, value in fitted.state.items()}
+    return Trained(metrics, frames, pd.DataFrame(fitted.history), state, info)
+
+
+def ceiling(data: PreparedData, task: TaskData) -> dict[str, float]:
+    """The task's metrics on the test partition if the true probabilities were predicted; empty on real data."""
+    truth = data.truth(task.task.name)
+    if truth is None:
+        return {}
+    samples = task.partitions["test"]
+    columns = [f"p{c}" for c in range(_outputs(task))]
+    probability = truth.set_index("sample").loc[samples.sample, columns].to_numpy(np.float64)
+    known = ~np.isnan(samples.labels)
+    y = np.where(known, samples.labels, 0.0)
+    if task.task.kind == "multiclass":
+        y, known = y[:, 0].astype(np.int64), known[:, 0]
+    return compute(task.task.metrics, task.task.kind, task.classes, y, known, probability)
+
+
+def _outputs(task: TaskData) -> int:
+    return 1 if task.task.kind == "binary" else len(task.classes)
+
+
+def _sources(
+    plan: TrainingPlan, data: PreparedData, tasks: Mapping[str, TaskData], device: torch.device
+) -> dict[str, dict[str, BatchSource]]:
+    sources: dict[str, dict[str, BatchSource]] = {split: {} for split in SPLITS}
+    for head, (name, task) in enumerate(tasks.items()):
+        for split in SPLITS:
+            if not len(task.partitions[split]):
+                raise UserError(
+                    f"task {name} of {data.name} has no {split} sample; use a larger cohort or leave the task out"
+                )
+            augmentation = plan.augmentation if split == "train" else "none"
+            sources[split][name] = BatchSource(
+                data, task, split, plan.dimensions, plan.encoder, head, device, augmentation
+            )
+    return sources
+
+
+def _frame(source: BatchSource, predictions: Predictions) -> pd.DataFrame:
+    samples = source.samples
+    columns = {"sample": samples.sample, "patient": samples.patient}
+    columns |= {f"present_{name}": source.present[:, m] for m, name in enumerate(MODALITIES)}
+    columns |= {f"y{c}": samples.labels[:, c] for c in range(samples.labels.shape[1])}
+    columns |= {f"p{c}": predictions.probability[:, c] for c in range(predictions.probability.shape[1])}
+    return pd.DataFrame(columns)
+
+
+def _spread(
+    model: torch.nn.Module, source: BatchSource, batch_size: int, first: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """Mean and sample standard deviation of the metrics over evaluation orders, the reported one among them."""
+    runs = [first] + [
+        score(source, predict(model, source, True, batch_size, order)) for order in range(1, PERMUTATIONS)
+    ]
+    return {
+        name: {
+            "mean": float(np.mean([run[name] for run in runs])),
+            "std": float(np.std([run[name] for run in runs], ddof=1)),
+        }
+        for name in first
+    }

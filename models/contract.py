@@ -1,0 +1,214 @@
+"""What a model receives, what it returns, and how it makes itself known.
+
+Legend of axis letters used in `models/` and `baselines/`:
+
+    B  samples of the batch            n  samples of the batch that own a modality (n <= B)
+    N  tokens of all n samples         L  tokens of one sample
+    F  input features of a token       D  width of the model
+    M  modalities, always 3            C  classes (or labels) of the task
+    R  rows routed to experts          E  experts
+
+Samples that lack a modality take no part in it: sequences are kept **packed**, the tokens of one sample after those of
+another, without padding and without filler for the absent. `present` is the only source of truth about absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+MODALITIES = ("ehr", "cxr", "note")
+"""Order of the modality axis everywhere: ICU time series, chest film, note text."""
+
+Kind = Literal["binary", "multilabel", "multiclass"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How packed tokens belong to samples: the i-th sequence has `lengths[i]` tokens and belongs to batch row `rows[i]`.
+
+    `lengths` and `rows` live in host memory, so that shapes never have to be read back from a device.
+    """
+
+    lengths: tuple[int, ...]
+    rows: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.lengths) != len(self.rows):
+            raise ValueError(f"{len(self.lengths)} lengths for {len(self.rows)} rows; each sequence needs both")
+        if any(length < 1 for length in self.lengths):
+            raise ValueError(f"lengths {self.lengths}: a sequence has at least one token; leave absent samples out")
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Index of each sequence's first token."""
+        total, starts = 0, []
+        for length in self.lengths:
+            starts.append(total)
+            total += length
+        return tuple(starts)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Packed sequences: `values` (N, F) holds the tokens of `layout`'s sequences end to end."""
+
+    values: Tensor
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        if self.values.shape[0] != self.layout.tokens:
+            raise ValueError(f"{self.values.shape[0]} tokens where the layout counts {self.layout.tokens}")
+
+    def with_values(self, values: Tensor) -> Packed:
+        """The same sequences with other token values, (N, any)."""
+        return Packed(values, self.layout)
+
+
+@dataclass(frozen=True)
+class Films:
+    """Chest films of the samples that own one: `pixels` (n, H, W), grey values in [0, 1]; `rows` as in `Layout`."""
+
+    pixels: Tensor
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of B samples of one task. A modality that nobody in the batch owns is None.
+
+    Attributes:
+        ehr: hourly ICU series, F = 76 (59 value columns, 17 observed-flags), standardised.
+        cxr: chest films.
+        note: token embeddings of the frozen note encoder, F = width of that encoder.
+        present: (B, M) bool; at least one modality per sample.
+        task: position of the batch's task among the heads that the model was built with.
+        sample: (B,) int64, the data set's sample numbers; for audits, never for prediction.
+    """
+
+    ehr: Packed | None
+    cxr: Films | None
+    note: Packed | None
+    present: Tensor
+    task: int
+    sample: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.present.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.present.device
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Logits of one further prediction that is trained beside the final one.
+
+    Attributes:
+        logits: (n, C).
+        rows: (n,) int64, the batch rows that the logits belong to.
+        weight: (n,) weight of each row's loss.
+    """
+
+    logits: Tensor
+    rows: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model returns for a batch.
+
+    Attributes:
+        logits: (B, C_task), never probabilities.
+        aux: unweighted auxiliary losses (scalars) by name, empty in eval mode; the model's `aux_weights` says how each counts.
+        readouts: if not empty, the prediction loss is the weighted sum over these instead of the loss of `logits`.
+        diagnostics: detached tensors for analyses, e.g. patient vector, gates, fusion weights.
+    """
+
+    logits: Tensor
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+    readouts: tuple[Readout, ...] = ()
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model has to know of a task: number of logits, kind of label, and the modality its samples always own."""
+
+    classes: int
+    kind: Kind
+    primary: str
+
+    def __post_init__(self) -> None:
+        if self.primary not in MODALITIES:
+            raise ValueError(f"primary modality {self.primary!r}; allowed are {', '.join(MODALITIES)}")
+        if self.classes < 1:
+            raise ValueError(f"{self.classes} classes; a head needs at least one")
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Sizes that all models of a comparison share (FlexCare, section 5.1.3, where not said otherwise).
+
+    Attributes:
+        width: D. layers, heads: of the transformer encoders. dropout: inside their layers.
+        series_features: columns of the hourly array. hours: longest series (the last hours are kept).
+        note_features: width of the note encoder. note_tokens: longest note.
+        film: side of the film in pixels. patch: side of a patch.
+    """
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 2
+    dropout: float = 0.1
+    series_features: int = 76
+    hours: int = 512
+    note_features: int = 768
+    note_tokens: int = 512
+    film: int = 224
+    patch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.film % self.patch:
+            raise ValueError(f"film side {self.film} is not a multiple of patch side {self.patch}")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model as the harness knows it. Third parties add theirs through the entry-point group `benchmark.models`.
+
+    Attributes:
+        name: as typed on the command line. title: as printed in tables.
+        config: frozen dataclass of the model's own options, all with defaults.
+        build: makes the module from shared dimensions, the heads of its tasks and its options. Random initial values come
+            from torch's current generator; the caller seeds it.
+        multitask: True: one module is trained on all tasks; False: one module a task.
+        paper: citation. clip_norm: bound on the gradient norm in training, if the model asks for one.
+        couples_samples: True if an eval-mode output depends on the other samples of its batch.
+    """
+
+    name: str
+    title: str
+    config: type[Any]
+    build: Callable[[Dimensions, Sequence[Head], Any], nn.Module]
+    paper: str
+    multitask: bool = False
+    clip_norm: float | None = None
+    couples_samples: bool = False

@@ -1,0 +1,83 @@
+"""The unimodal embedding layers that every model of the comparison uses (FlexCare, section 4.1; same class, own weights)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.contract import Batch, Dimensions, Films, Layout, Packed
+from models.ragged import positions
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class SequenceEmbedding(nn.Module):
+    """One linear map per token and a learned positional table that starts at zero: packed (N, F) -> (N, D)."""
+
+    def __init__(self, features: int, width: int, longest: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(features, width)
+        self.position = nn.Parameter(torch.zeros(longest, width))
+
+    def forward(self, packed: Packed) -> Packed:
+        longest = max(packed.layout.lengths)
+        if longest > len(self.position):
+            raise ValueError(f"a sequence of {longest} tokens; the positional table has {len(self.position)} rows")
+        place = self.position.index_select(0, positions(packed.layout, packed.values.device))
+        return packed.with_values(self.project(packed.values) + place)
+
+
+class FilmEmbedding(nn.Module):
+    """Non-overlapping patches, one linear map each, and a learned positional table that starts at zero.
+
+    The map is a convolution over three ImageNet-normalised channels, as for colour images. A film's three channels are equal
+    before normalisation, so normalisation and channel sum are folded into one grey patch weight: the same function with a
+    third of the multiplications.
+
+    Shape: films (n, H, W) in [0, 1] -> packed (n * P, D) with P = (H / patch)^2 tokens a film, in raster order.
+    """
+
+    def __init__(self, side: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.side, self.patch, self.tokens = side, patch, (side // patch) ** 2
+        self.project = nn.Conv2d(3, width, patch, patch)
+        self.position = nn.Parameter(torch.zeros(self.tokens, width))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
+
+    def forward(self, films: Films) -> Packed:
+        n, height, width = films.pixels.shape
+        if (height, width) != (self.side, self.side):
+            raise ValueError(f"films of {height} x {width} pixels; this model was built for {self.side} x {self.side}")
+        per_channel = self.project.weight / self.std[:, None, None]  # (D, 3, p, p)
+        grey = per_channel.sum(1).flatten(1)  # (D, p * p)
+        bias = self.project.bias - (per_channel.sum((2, 3)) * self.mean).sum(1)
+        side = self.side // self.patch
+        patches = films.pixels.view(n, side, self.patch, side, self.patch).transpose(2, 3).reshape(n * self.tokens, -1)
+        tokens = F.linear(patches, grey, bias).view(n, self.tokens, -1) + self.position
+        return Packed(tokens.flatten(0, 1), Layout((self.tokens,) * n, films.rows))
+
+
+class UnimodalEmbeddings(nn.Module):
+    """Embeds the modalities of a batch: `forward(batch)` gives packed (N, D) tokens, or None, for each of (ehr, cxr, note)."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        d = dimensions
+        self.ehr = SequenceEmbedding(d.series_features, d.width, d.hours)
+        self.cxr = FilmEmbedding(d.film, d.patch, d.width)
+        self.note = SequenceEmbedding(d.note_features, d.width, d.note_tokens)
+
+    def forward(self, batch: Batch) -> tuple[Packed | None, Packed | None, Packed | None]:
+        return (
+            None if batch.ehr is None else self.ehr(batch.ehr),
+            None if batch.cxr is None else self.cxr(batch.cxr),
+            None if batch.note is None else self.note(batch.note),
+        )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

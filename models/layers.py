@@ -1,0 +1,132 @@
+"""The transformer layer that all models share, on packed sequences."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.contract import Packed
+from models.ragged import Group, first_tokens, grouping, join, repeat_token
+
+
+class EncoderLayer(nn.Module):
+    """Post-norm transformer encoder layer (FlexCare, Eq. 3-5; the layer of Vaswani et al., 2017, with ReLU).
+
+        A  = heads concatenated of softmax(Q K^T / sqrt(D / heads)) V, output projection
+        H~ = LayerNorm(H + dropout(A))
+        H' = LayerNorm(H~ + dropout(W2 dropout(relu(W1 H~))))        W1: D -> 4D, W2: 4D -> D
+
+    Args:
+        width: D. heads: attention heads. dropout: at attention probabilities, attention output, hidden units and output.
+
+    Shape: packed sequences (N, D) -> (N, D); a token attends to the tokens of its own sequence.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        self.width, self.heads, self.dropout = width, heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(4 * width, width)
+        self.norm2 = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, packed: Packed) -> Packed:
+        attended = self.self_attention(packed.with_values(self.qkv(packed.values)))
+        return packed.with_values(self.finish(packed.values, attended))
+
+    def self_attention(self, qkv: Packed) -> Tensor:
+        """Queries, keys, values (N, 3D) -> mixed values (N, D), before the output projection."""
+        plan = grouping(qkv.layout, qkv.values.device)
+        mixed = []
+        for group in plan.groups:
+            q, k, v = self.split_heads(group.pad(qkv.values), 3)
+            mixed.append(self.merge_heads(self.attend(q, k, v, group)))
+        return plan.unpad(mixed)
+
+    def read(self, packed: Packed, readers: Tensor) -> Tensor:
+        """Output at a few tokens of each sequence only: what `forward` gives there, without the work for all others.
+
+        Args:
+            packed: (N, D). readers: (n, Q) positions, among the N tokens, of the Q tokens read from each sequence.
+
+        Returns:
+            (n, Q, D).
+        """
+        plan = grouping(packed.layout, packed.values.device)
+        seen = packed.values.index_select(0, readers.flatten()).view(*readers.shape, self.width)  # (n, Q, D)
+        weight_q, weight_kv = self.qkv.weight.split([self.width, 2 * self.width])
+        bias_q, bias_kv = self.qkv.bias.split([self.width, 2 * self.width])
+        queries = F.linear(seen, weight_q, bias_q)
+        keys_values = F.linear(packed.values, weight_kv, bias_kv)  # (N, 2D)
+        mixed = []
+        for group in plan.groups:
+            (q,) = self.split_heads(queries if plan.order is None else queries.index_select(0, group.sequences), 1)
+            k, v = self.split_heads(group.pad(keys_values), 2)
+            mixed.append(self.merge_heads(self.attend(q, k, v, group)))
+        return self.finish(seen, plan.restore(mixed))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
+        """(n, heads, Q, D/heads) queries over the group's padded keys and values (n, heads, L, D/heads)."""
+        allowed = None if group.allowed is None else group.allowed[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+
+    def split_heads(self, values: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(n, L, parts * D) -> `parts` tensors (n, heads, L, D/heads)."""
+        return values.view(*values.shape[:2], parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def merge_heads(self, values: Tensor) -> Tensor:
+        """(n, heads, L, D/heads) -> (n, L, D)."""
+        return values.transpose(1, 2).flatten(2)
+
+    def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Output projection, both residual sums and norms, feed-forward: (..., D) and mixed values (..., D) -> (..., D)."""
+        hidden = self.norm1(tokens + self.drop(self.out(attended)))
+        return self.norm2(hidden + self.drop(self.contract(self.drop(F.relu(self.expand(hidden))))))
+
+    def drop(self, values: Tensor) -> Tensor:
+        return F.dropout(values, self.dropout, self.training)
+
+
+class ClsEncoder(nn.Module):
+    """Encodes sequences with a learned first token in front; the output at that token stands for the sequence.
+
+    Args:
+        width: D. layers: number of `EncoderLayer`s. heads, dropout: of each.
+
+    Shape: packed (N, D) -> (n, D), one vector a sequence.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers {layers}; an encoder needs at least one")
+        self.token = nn.Parameter(torch.randn(width) * 0.02)
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
+
+    def forward(self, packed: Packed) -> Tensor:
+        sequences = self._with_token(packed)
+        for layer in self.layers[:-1]:
+            sequences = layer(sequences)
+        first = first_tokens(sequences.layout, sequences.values.device)
+        return self.layers[-1].read(sequences, first[:, None]).squeeze(1)
+
+    def tokens(self, packed: Packed) -> tuple[Tensor, Packed]:
+        """The sequence vectors (n, D) and the encoded content tokens (N, D)."""
+        joined = join([repeat_token(self.token, packed.layout.rows), packed])
+        sequences = joined.packed
+        for layer in self.layers:
+            sequences = layer(sequences)
+        vectors, content = (sequences.values.index_select(0, where) for where in joined.where)
+        return vectors, packed.with_values(content)
+
+    def _with_token(self, packed: Packed) -> Packed:
+        return join([repeat_token(self.token, packed.layout.rows), packed]).packed
