@@ -1,4 +1,4 @@
-"""Named random streams: every random number of a run is derived from (seed, purpose, ...), never from the order of calls.
+"""Named random streams: every random number derives from (seed, purpose, ...), never from the order of calls.
 
 >>> stream_seed(40, "order", "ihm", 1) == stream_seed(40, "order", "ihm", 1)
 True

@@ -30,7 +30,7 @@ Kind = Literal["binary", "multilabel", "multiclass"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How packed tokens belong to samples: the i-th sequence has `lengths[i]` tokens and belongs to batch row `rows[i]`.
+    """How packed tokens belong to samples: sequence i has `lengths[i]` tokens and belongs to batch row `rows[i]`.
 
     `lengths` and `rows` live in host memory, so that shapes never have to be read back from a device.
     """
@@ -135,7 +135,8 @@ class Output:
 
     Attributes:
         logits: (B, C_task), never probabilities.
-        aux: unweighted auxiliary losses (scalars) by name, empty in eval mode; the model's `aux_weights` says how each counts.
+        aux: unweighted auxiliary losses (scalars) by name, empty in eval mode; the model's `aux_weights` says how
+        each counts.
         readouts: if not empty, the prediction loss is the weighted sum over these instead of the loss of `logits`.
         diagnostics: detached tensors for analyses, e.g. patient vector, gates, fusion weights.
     """
@@ -197,8 +198,8 @@ class ModelEntry:
     Attributes:
         name: as typed on the command line. title: as printed in tables.
         config: frozen dataclass of the model's own options, all with defaults.
-        build: makes the module from shared dimensions, the heads of its tasks and its options. Random initial values come
-            from torch's current generator; the caller seeds it.
+        build: makes the module from shared dimensions, the heads of its tasks and its options. Random initial values
+            come from torch's current generator; the caller seeds it.
         multitask: True: one module is trained on all tasks; False: one module a task.
         paper: citation. clip_norm: bound on the gradient norm in training, if the model asks for one.
         couples_samples: True if an eval-mode output depends on the other samples of its batch.

@@ -1,4 +1,4 @@
-"""The unimodal embedding layers that every model of the comparison uses (FlexCare, section 4.1; same class, own weights)."""
+"""The unimodal embedding layers of every model of the comparison (FlexCare, section 4.1; same class, own weights)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SequenceEmbedding(nn.Module):
 class FilmEmbedding(nn.Module):
     """Non-overlapping patches, one linear map each, and a learned positional table that starts at zero.
 
-    The map is a convolution over three ImageNet-normalised channels, as for colour images. A film's three channels are equal
-    before normalisation, so normalisation and channel sum are folded into one grey patch weight: the same function with a
-    third of the multiplications.
+    The map is a convolution over three ImageNet-normalised channels, as for colour images. A film's three channels
+    are equal before normalisation, so normalisation and channel sum are folded into one grey patch weight: the same
+    function with a third of the multiplications.
 
     Shape: films (n, H, W) in [0, 1] -> packed (n * P, D) with P = (H / patch)^2 tokens a film, in raster order.
     """
@@ -61,7 +61,7 @@ class FilmEmbedding(nn.Module):
 
 
 class UnimodalEmbeddings(nn.Module):
-    """Embeds the modalities of a batch: `forward(batch)` gives packed (N, D) tokens, or None, for each of (ehr, cxr, note)."""
+    """Embeds a batch: packed (N, D) tokens, or None where nobody owns the modality, for each of (ehr, cxr, note)."""
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()

@@ -18,7 +18,8 @@ class EncoderLayer(nn.Module):
         H' = LayerNorm(H~ + dropout(W2 dropout(relu(W1 H~))))        W1: D -> 4D, W2: 4D -> D
 
     Args:
-        width: D. heads: attention heads. dropout: at attention probabilities, attention output, hidden units and output.
+        width: D. heads: attention heads. dropout: at attention probabilities, attention output, hidden units and
+        output.
 
     Shape: packed sequences (N, D) -> (N, D); a token attends to the tokens of its own sequence.
     """
@@ -88,7 +89,7 @@ class EncoderLayer(nn.Module):
         return values.transpose(1, 2).flatten(2)
 
     def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """Output projection, both residual sums and norms, feed-forward: (..., D) and mixed values (..., D) -> (..., D)."""
+        """Output projection, feed-forward, both residual sums and norms: tokens, mixed values (..., D) -> (..., D)."""
         hidden = self.norm1(tokens + self.drop(self.out(attended)))
         return self.norm2(hidden + self.drop(self.contract(self.drop(F.relu(self.expand(hidden))))))
 

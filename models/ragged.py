@@ -1,11 +1,12 @@
 """Packed sequences: joining them, padding them by length groups for attention, and bringing vectors back to batch rows.
 
-All index arithmetic happens on the host from `Layout`s, which are values: equal layouts share their index tensors through a
-small cache. Nothing here reads a device tensor, so a step never waits for the device.
+All index arithmetic happens on the host from `Layout`s, which are values: equal layouts share their index tensors
+through a small cache. Nothing here reads a device tensor, so a step never waits for the device.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,8 +46,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """A layout cut into groups. `inverse` (N,) finds each token among the groups' slots; None for a single unpadded group.
+    """A layout cut into groups.
 
+    `inverse` (N,) finds each token among the groups' slots; None for a single unpadded group.
     `order` (n,) finds each sequence among the groups' sequences; None likewise.
     """
 
@@ -91,7 +93,7 @@ def grouping(layout: Layout, device: torch.device) -> Grouping:
     by_length = np.argsort(-lengths, kind="stable")
     cuts = _cut_points(lengths[by_length])
     groups, inverse, slot = [], np.empty(layout.tokens, np.int64), 0
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         members = by_length[start:stop]
         longest = int(lengths[members[0]])
         steps = np.arange(longest)
@@ -165,21 +167,21 @@ def _join_plan(layouts: tuple[Layout, ...], device: torch.device) -> tuple[Layou
         row, _, length = pieces[piece]
         lengths[row] = lengths.get(row, 0) + length
     bounds = np.cumsum([0] + [layout.tokens for layout in layouts])
-    where = tuple(torch.from_numpy(target[a:b].copy()).to(device) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    where = tuple(torch.from_numpy(target[a:b].copy()).to(device) for a, b in itertools.pairwise(bounds))
     joint = Layout(tuple(lengths.values()), tuple(lengths))
     return joint, torch.from_numpy(source).to(device), where
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Joint sequences; `where[i]` holds the positions, among the joint tokens, of the i-th part's tokens in their order."""
+    """Joint sequences; `where[i]` holds the positions, among the joint tokens, of part i's tokens in their order."""
 
     packed: Packed
     where: tuple[Tensor, ...]
 
 
 def join(parts: Sequence[Packed]) -> Joined:
-    """Joins the sequences of equal batch rows, in the order of the parts; rows ascend. A row may be missing from a part."""
+    """Joins sequences of equal batch rows, in the order of the parts; rows ascend, and may be missing from a part."""
     values = torch.cat([part.values for part in parts])
     layout, source, where = _join_plan(tuple(part.layout for part in parts), values.device)
     return Joined(Packed(values.index_select(0, source), layout), where)

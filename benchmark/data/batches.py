@@ -87,7 +87,7 @@ class BatchSource:
             yield self.batch(np.arange(start, min(start + batch_size, len(self))))
 
     def batch(self, chosen: np.ndarray, draws: np.ndarray | None = None) -> LabelledBatch:
-        """The samples at positions `chosen` of the partition; `draws` (n, DRAWS) random numbers switch augmentation on."""
+        """The samples at positions `chosen` of the partition; `draws` (n, DRAWS) switches augmentation on."""
         present = self.present[chosen]
         inputs = Batch(
             ehr=self._series(chosen, np.flatnonzero(present[:, 0])),

@@ -54,7 +54,7 @@ class TaskData:
 
 
 class PreparedData:
-    """A folder that `bench prepare` wrote. Arrays are memory-mapped: opening costs nothing, however large the data set."""
+    """A folder that `bench prepare` wrote; arrays are memory-mapped, so that opening costs nothing."""
 
     def __init__(self, folder: Path, manifest: dict) -> None:
         self.folder, self.manifest = folder, manifest

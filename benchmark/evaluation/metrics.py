@@ -1,7 +1,7 @@
 """Metrics, computed on arrays of a whole partition and never averaged over batches.
 
-A metric that the data cannot define is NaN, except inside the macro average over labels, where a label of one class counts
-0.5 as in the published evaluation.
+A metric that the data cannot define is NaN, except inside the macro average over labels, where a label of one class
+counts 0.5 as in the published evaluation.
 
 Legend: n samples, C classes or labels.
 """
@@ -77,7 +77,7 @@ def macro_average_precision(y: np.ndarray, score: np.ndarray, known: np.ndarray)
 
 
 def _confusion(y: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True positives, times predicted, times true, each (C,). A true class of -1 (unknown to the model) is always an error."""
+    """True positives, times predicted, times true, each (C,); a true class of -1 is always an error."""
     hits = np.bincount(y[y == predicted], minlength=classes)
     return hits, np.bincount(predicted, minlength=classes), np.bincount(y[y >= 0], minlength=classes)
 
@@ -126,7 +126,8 @@ def compute(
     """The named metrics.
 
     Args:
-        names: metrics that suit `kind` ("binary", "multilabel", "multiclass"). classes: names of the C classes or labels.
+        names: metrics that suit `kind` ("binary", "multilabel", "multiclass"). classes: names of the C classes or
+        labels.
         y: (n, C) 0/1, or (n,) class index, of which -1 is a class that training never saw.
         known: (n, C) or (n,), False where masked; a masked class index counts as an error.
         probability: (n, C).

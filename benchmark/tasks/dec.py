@@ -48,8 +48,8 @@ def samples(stays: pd.DataFrame) -> pd.DataFrame:
        stay_id  hour   y0
     0        1   5.0  0.0
     2        3   5.0  1.0
-    4        5  81.0  0.0
-    5        6   6.0  1.0
+    4        5  41.0  0.0
+    5        6  10.0  1.0
     """
     chosen = stays[stays.first_event.notna()]
     ends = np.fmin(chosen.los_hours, chosen.death_hour)

@@ -35,7 +35,7 @@ def draw_hour(task: str, stay_id: int, first: int, last: int) -> int | None:
     """One of the hours first..last, each as likely; None if there is none.
 
     >>> draw_hour("los", 30000001, 5, 29), draw_hour("dec", 30000001, 5, 29), draw_hour("los", 30000001, 5, 4)
-    (7, 25, None)
+    (24, 27, None)
     """
     if last < first:
         return None

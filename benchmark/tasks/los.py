@@ -53,11 +53,11 @@ def samples(stays: pd.DataFrame) -> pd.DataFrame:
     ...     "los_hours":   [4.9, 5.0,   6.0, 30.0, 90.0, 400.0],
     ...     "first_event": [0.1, 0.1,   5.0, 29.0,  nan,   0.1],
     ... }))
-       stay_id  hour   y0
-    1        2   5.0  0.0
-    2        3   6.0  0.0
-    3        4  30.0  0.0
-    5        6  57.0  9.0
+       stay_id   hour   y0
+    1        2    5.0  0.0
+    2        3    6.0  0.0
+    3        4   30.0  0.0
+    5        6  374.0  1.0
     """
     chosen = stays[stays.first_event.notna()]
     rows = zip(chosen.stay_id, chosen.first_event, chosen.los_hours, strict=True)

@@ -70,8 +70,8 @@ def fit(
 ) -> Fitted:
     """Trains a model and keeps the state of the epoch with the best validation score.
 
-    The score is the sum, over tasks, of the two selection metrics; one epoch is kept for all tasks. The model is left with
-    the last state; load the returned one.
+    The score is the sum, over tasks, of the two selection metrics; one epoch is kept for all tasks. The model is left
+    with the last state; load the returned one.
 
     Raises:
         Diverged: a loss is not finite.
@@ -128,6 +128,7 @@ def _train_segment(
     if not torch.isfinite(values).all():
         step = int((~torch.isfinite(values)).nonzero()[0])
         raise Diverged(
-            f"task {task.name}: loss is {values[step].item()} in step {step + 1} of epoch {epoch}; lower the learning rate"
+            f"task {task.name}: loss is {values[step].item()} in step {step + 1} of epoch {epoch}; "
+            "lower the learning rate"
         )
     return float(values.mean())

@@ -24,8 +24,9 @@ def entry_losses(kind: str, logits: Tensor, y: Tensor, known: Tensor) -> Tensor:
 def prediction_loss(kind: str, output: Output, labels: Labels) -> Tensor:
     """Mean loss over the known label entries of the batch, pooled; 0 if there is none.
 
-    A sample with more known labels weighs more. Where the model trains several read-outs, their weighted sum replaces the loss
-    of the final logits, each read-out over the same denominator, so that rows missing from a read-out count as zero.
+    A sample with more known labels weighs more. Where the model trains several read-outs, their weighted sum replaces
+    the loss of the final logits, each read-out over the same denominator, so that rows missing from a read-out count
+    as zero.
     """
     entries = labels.known.sum().clamp(min=1)
     if not output.readouts:

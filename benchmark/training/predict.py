@@ -35,9 +35,9 @@ def predict(
 ) -> Predictions:
     """Predicts all samples of a source in eval mode.
 
-    Where the output of a sample depends on its batch mates, the batches are part of the prediction: one fixed pseudo-random
-    permutation of the partition is cut into chunks of exactly `batch_size`, the last one filled from the start, and the fillers'
-    predictions are dropped.
+    Where the output of a sample depends on its batch mates, the batches are part of the prediction: one fixed
+    pseudo-random permutation of the partition is cut into chunks of exactly `batch_size`, the last one filled from
+    the start, and the fillers' predictions are dropped.
     """
     model.eval()
     chunks = _coupled_chunks(len(source), batch_size, permutation) if couples_samples else _plain_chunks(len(source))

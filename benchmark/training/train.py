@@ -58,7 +58,8 @@ class Trained:
 
     Attributes:
         metrics: on the test partition, by task and metric.
-        predictions: by task; columns sample, patient, present_ehr, present_cxr, present_note, y0.., p0.. (y NaN where masked).
+        predictions: by task; columns sample, patient, present_ehr, present_cxr, present_note, y0.., p0.. (y NaN where
+        masked).
         history: one row for each epoch and task. state: kept parameters.
         info: parameters, best_epoch, seconds, training_samples_per_second, ceiling, permutation_spread.
     """
