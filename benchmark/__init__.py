@@ -1,1 +1,1 @@
-"""PLACEHOLDER"""
+"""The harness: data, tasks, training, evaluation, runs and tables."""

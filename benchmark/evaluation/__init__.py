@@ -1,1 +1,1 @@
-"""PLACEHOLDER"""
+"""Scoring of predictions; knows neither models nor training."""

@@ -1,1 +1,1 @@
-"""PLACEHOLDER"""
+"""From a configuration to finished run folders: plan the jobs, execute each one, keep what it found, collect it again."""

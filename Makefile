@@ -1,0 +1,32 @@
+# Two commands: `make bench` runs the benchmark on the embedded cohort, `make test` runs the tests.
+# Both set up what they need in .venv first. PYTHON names the interpreter (3.11 or newer).
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check
+# Byte-compiling every installed module takes longer than all that the first run could save.
+INSTALL = $(PIP) install --quiet --no-compile --constraint constraints.txt
+
+.PHONY: bench test lint clean
+
+bench: .venv/bench
+	.venv/bin/bench run --models all
+
+test: .venv/dev
+	.venv/bin/python -m pytest
+
+lint: .venv/dev
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d found, 3.11 or newer is needed: make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/bench: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ .venv/bench
+
+clean:
+	rm -rf .venv build *.egg-info

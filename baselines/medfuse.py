@@ -1,0 +1,126 @@
+"""MedFuse: an LSTM reads one vector per modality; absent modalities shorten the sequence.
+
+Paper: Hayat, Geras, Shamout. MedFuse: Multi-modal fusion with clinical time-series data and chest X-ray images. MLHC 2022.
+Used here: section 3 (unimodal encoders, fusion by an LSTM over the sequence of unimodal representations) and its treatment
+of missing images by sequences of length one.
+
+Adapted to three modalities and to the embedding layers that all models of this comparison share: the ICU series keeps the
+paper's stacked LSTM; film and note are each read by a transformer encoder and projected, in place of the ResNet-34; the
+modality that every sample of the task owns stands first, as the image does in the authors' radiology task.
+
+Differs from the authors' code in:
+- three modalities: present vectors are moved together before fusion, so a missing middle modality leaves no gap (the code
+  knows a sequence of length two or one and zeroes the missing image's features);
+- absent films run through no encoder at all (the code encodes images of zeros, which also enter batch statistics);
+- a batch of one sample is nothing special (the code squeezes the batch axis away and half repairs it);
+- the dropout of the LSTM's own constructor, which does nothing in a single layer, is left out;
+- one stage: encoders are not pre-trained on their own; a layer norm precedes the classifier; logits are returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from baselines.common import check_count, check_rate, only_head, primary_first
+from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed
+from models.embeddings import UnimodalEmbeddings
+from models.layers import ClsEncoder
+from models.ragged import join, unit_layout
+
+
+@dataclass(frozen=True)
+class MedFuseConfig:
+    """Options of MedFuse.
+
+    Attributes:
+        series_layers: stacked LSTM layers that read the ICU series.
+        dropout: on the last state of the ICU series.
+    """
+
+    series_layers: int = 2
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_count("series_layers", self.series_layers, 1)
+        check_rate("dropout", self.dropout)
+
+
+@lru_cache(maxsize=256)
+def _time_major(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """How an LSTM wants packed tokens: all first tokens, all second ones, ..., longest sequences in front.
+
+    Returns:
+        Source position of every token (N,), sequences still running at each step (T,) on the host, and for each sequence of
+        the layout its place in the sorted order (n,).
+    """
+    lengths, offsets = np.asarray(layout.lengths), np.asarray(layout.offsets)
+    order = np.argsort(-lengths, kind="stable")
+    steps = np.arange(lengths.max())[:, None]
+    running = steps < lengths[order]  # (T, n)
+    source = (offsets[order] + steps)[running]
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return torch.from_numpy(source).to(device), torch.from_numpy(running.sum(1)), torch.from_numpy(place).to(device)
+
+
+def last_state(lstm: nn.LSTM, packed: Packed) -> Tensor:
+    """Top layer's hidden state after each sequence's own last token: packed (N, D) -> (n, D)."""
+    source, running, place = _time_major(packed.layout, packed.values.device)
+    _, (hidden, _) = lstm(PackedSequence(packed.values.index_select(0, source), running))
+    return hidden[-1].index_select(0, place)
+
+
+class MedFuse(nn.Module):
+    """MedFuse for one task.
+
+    Args:
+        dimensions: shared sizes; `layers` is the depth of the film and note encoders.
+        heads: the task's head. config: options.
+    """
+
+    def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: MedFuseConfig) -> None:
+        super().__init__()
+        head = only_head(heads, "MedFuse")
+        d, width = dimensions, dimensions.width
+        self.aux_weights: dict[str, float] = {}
+        self.order = primary_first(head.primary)
+        self.embeddings = UnimodalEmbeddings(d)
+        self.series = nn.LSTM(width, width, num_layers=config.series_layers)
+        self.series_dropout = nn.Dropout(config.dropout)
+        self.encoders = nn.ModuleDict({name: ClsEncoder(width, d.layers, d.heads, d.dropout) for name in MODALITIES[1:]})
+        self.projections = nn.ModuleDict({name: nn.Linear(width, width) for name in MODALITIES[1:]})
+        self.fusion = nn.LSTM(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, head.classes)
+
+    def encode(self, name: str, tokens: Packed) -> Tensor:
+        """One vector for each sample that owns the modality: packed (N, D) -> (n, D)."""
+        if name == "ehr":
+            return self.series_dropout(last_state(self.series, tokens))
+        return self.projections[name](self.encoders[name](tokens))
+
+    def forward(self, batch: Batch) -> Output:
+        vectors = [
+            None if tokens is None else Packed(self.encode(name, tokens), unit_layout(tokens.layout.rows))
+            for name, tokens in zip(MODALITIES, self.embeddings(batch), strict=True)
+        ]
+        # Sequences of one to three vectors: the present ones, moved together, in primary-first order.
+        sequences = join([vectors[m] for m in self.order if vectors[m] is not None]).packed
+        patient = self.norm(last_state(self.fusion, sequences))  # (B, D)
+        return Output(self.head(patient), diagnostics={"patient": patient.detach()})
+
+
+ENTRY = ModelEntry(
+    name="medfuse",
+    title="MedFuse",
+    config=MedFuseConfig,
+    build=MedFuse,
+    paper="Hayat et al., MedFuse: Multi-modal fusion with clinical time-series data and chest X-ray images, MLHC 2022",
+)

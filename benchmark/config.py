@@ -1,0 +1,250 @@
+"""From what the user typed to a run configuration: command line over YAML file over protocol, all faults told together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from benchmark import registry
+from benchmark.code_version import ROOT
+from benchmark.errors import UserError
+from benchmark.manifest import DataInfo, read_manifest
+from benchmark.protocols.reading import based, overlaid, parse_protocol, parse_strictly, protocol_values, read_yaml
+from benchmark.protocols.schema import Count, Protocol, Seed
+from benchmark.suggest import unknown
+from benchmark.tasks import TASKS
+from models.contract import ModelEntry
+
+DEFAULT_PROTOCOL = {"without data": "quick", "with data": "paper"}
+
+
+class RunOptions(BaseModel):
+    """The options of `bench run`, as typed or as a YAML file holds them. None stands for the default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("all",)
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    data: str | None = None
+    protocol: str | dict[str, Any] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Count | None = None
+    out: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A checked, complete request.
+
+    Attributes:
+        models: names, in the order of the registry. model_options: each model's own, complete configuration.
+        tasks: names, in the order of the paper. seeds: one run a seed.
+        data: the prepared data set; None: the embedded cohort of the protocol.
+        device: "auto", "cpu" or "cuda". workers: processes side by side; None: as many as make sense.
+        out: folder that receives runs and tables.
+    """
+
+    models: tuple[str, ...]
+    model_options: Mapping[str, Any]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data: DataInfo | None
+    protocol: Protocol
+    device: str
+    workers: int | None
+    out: Path
+    dry_run: bool
+
+
+def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunConfig:
+    """Checks everything that the user gave and completes it.
+
+    Args:
+        typed: options from the command line by field name of `RunOptions`; None where not given.
+        config_file: YAML file with further options; what was typed wins. File names in it start at the file's own folder.
+
+    Raises:
+        UserError: with all faults found, each with its place, the value and what is allowed.
+    """
+    faults: list[str] = []
+    base = config_file.resolve().parent if config_file else Path.cwd()
+    from_file = read_yaml(config_file) if config_file else {}
+    given = {**from_file, **{key: value for key, value in typed.items() if value is not None}}
+    given = {key: _listed(key, value) for key, value in given.items()}
+    options = _parse_options(given, faults)
+    folder = base if typed.get("data") is None else Path.cwd()
+    data = _read_data(given.get("data"), folder, faults)
+    protocol = _read_protocol(from_file.get("protocol"), typed.get("protocol"), given.get("data"), config_file, faults)
+    models = _select_models(given.get("models", ["all"]), faults)
+    tasks = _select_tasks(given.get("tasks"), data, faults)
+    model_options = _model_options(models, protocol, faults)
+    seeds = given.get("seeds")
+    if isinstance(seeds, list) and len(set(map(str, seeds))) < len(seeds):
+        faults.append(f"seeds: {seeds} repeat a seed")
+    if given.get("device") == "cuda" and not _has_cuda():
+        faults.append("device: 'cuda' was asked for, but torch sees no CUDA device here. Allowed: auto, cpu")
+    if faults or options is None or protocol is None:
+        raise UserError(_together(faults))
+    return RunConfig(
+        models=models,
+        model_options=model_options,
+        tasks=tasks,
+        seeds=options.seeds or protocol.seeds,
+        data=data,
+        protocol=protocol,
+        device=options.device,
+        workers=options.workers,
+        out=_place(options.out, base if typed.get("out") is None else Path.cwd()) if options.out else default_out(),
+        dry_run=options.dry_run,
+    )
+
+
+def default_out() -> Path:
+    """Where runs go unless told otherwise: `results/` of a source checkout, else the user's data folder."""
+    if (ROOT / "pyproject.toml").is_file():
+        return ROOT / "results"
+    return Path.home() / ".local" / "share" / "flexcare-bench"
+
+
+def build_options(entry: ModelEntry, values: Mapping[str, Any], faults: list[str]) -> Any:
+    """The model's configuration with `values` in place of defaults; None, and `faults` grows, where they do not fit."""
+    types = get_type_hints(entry.config)
+    names = [option.name for option in dataclasses.fields(entry.config) if option.init]
+    checked, before = {}, len(faults)
+    for name, value in values.items():
+        place = f"protocol.models.{entry.name}.{name}"
+        if name not in names:
+            faults.append(f"{place}: {unknown('option', name, names)}")
+            continue
+        try:
+            checked[name] = TypeAdapter(types[name]).validate_json(json.dumps(value, default=str), strict=True)
+        except ValidationError as error:
+            message = error.errors(include_url=False)[0]["msg"]
+            faults.append(f"{place}: {message[0].lower()}{message[1:]}; found {value!r}")
+    if len(faults) > before:
+        return None
+    try:
+        return entry.config(**checked)
+    except ValueError as fault:
+        faults.append(f"protocol.models.{entry.name}: {fault}")
+        return None
+
+
+def _together(faults: list[str]) -> str:
+    if len(faults) == 1:
+        return faults[0]
+    return "\n".join([f"{len(faults)} faults in the options:", *(f"  - {fault}" for fault in faults)])
+
+
+def _listed(key: str, value: Any) -> Any:
+    """Options that are lists may be typed as one text with commas, or as a single value."""
+    if key not in ("models", "tasks", "seeds"):
+        return value
+    if isinstance(value, str):
+        value = [part for part in re.split(r"[,\s]+", value) if part]
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
+    if key == "seeds" and isinstance(value, list):
+        value = [int(part) if isinstance(part, str) and part.isdecimal() else part for part in value]
+    return value
+
+
+def _parse_options(given: Mapping[str, Any], faults: list[str]) -> RunOptions | None:
+    named = {key: value for key, value in given.items() if key in RunOptions.model_fields}
+    for key in given:
+        if key not in named:
+            faults.append(unknown("key", key, RunOptions.model_fields))
+    options = parse_strictly(RunOptions, named, "options", faults)
+    return options
+
+
+def _read_data(value: Any, folder: Path, faults: list[str]) -> DataInfo | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return read_manifest(_place(value, folder))
+    except UserError as fault:
+        faults.append(f"data: {fault}")
+        return None
+
+
+def _read_protocol(
+    in_file: Any, typed: str | None, data: Any, config_file: Path | None, faults: list[str]
+) -> Protocol | None:
+    """The protocol: named by the command line or the file, with the file's own changes (a mapping) laid over it."""
+    base = typed if typed is not None else (in_file if isinstance(in_file, str) else None)
+    changes = dict(in_file) if isinstance(in_file, Mapping) else {}
+    folder = Path.cwd() if typed is not None or config_file is None else config_file.resolve().parent
+    if base is None and "base" not in changes:
+        base = DEFAULT_PROTOCOL["with data" if data else "without data"]
+    try:
+        if base is not None:
+            changes.pop("base", None)
+            values = overlaid(protocol_values(base, folder), changes)
+        else:
+            values = based(changes, folder)
+    except UserError as fault:
+        faults.append(f"protocol: {fault}")
+        return None
+    if changes and "name" not in changes and config_file is not None:
+        values["name"] = f"{values.get('name')}+{config_file.stem}"
+    return parse_protocol(values, faults)
+
+
+def _select_models(asked: Any, faults: list[str]) -> tuple[str, ...]:
+    """Registered models in registry order; "all" stands for every one of them."""
+    if not isinstance(asked, list):
+        return ()
+    known = registry.models()
+    names = [str(name) for name in asked]
+    faults += [f"models: {fault}" for name in names if name != "all" and (fault := registry.name_fault(name))]
+    return tuple(name for name in known if name in names or "all" in names)
+
+
+def _select_tasks(asked: Any, data: DataInfo | None, faults: list[str]) -> tuple[str, ...]:
+    """Tasks in the order of the paper; by default those of its main comparison that the data allow, "all" is every allowed."""
+    possible = [name for name in TASKS if data is None or name in data.samples]
+    if asked is None:
+        chosen = tuple(name for name in possible if TASKS[name].in_table3)
+    elif not isinstance(asked, list):
+        return ()
+    else:
+        for name in map(str, asked):
+            if name != "all" and name not in TASKS:
+                faults.append(f"tasks: {unknown('task', name, [*TASKS, 'all'])}")
+            elif name != "all" and name not in possible:
+                reason = data.impossible.get(name, "the data set has no samples of it") if data else ""
+                faults.append(f"tasks: {name!r} is not possible on {data.name if data else ''}: {reason}")
+        chosen = tuple(name for name in possible if name in asked or "all" in asked)
+    if not chosen and not faults:
+        faults.append("tasks: none is left to run on these data")
+    return chosen
+
+
+def _model_options(models: tuple[str, ...], protocol: Protocol | None, faults: list[str]) -> dict[str, Any]:
+    overrides = protocol.models if protocol else {}
+    for name in overrides:
+        if fault := registry.name_fault(name):
+            faults.append(f"protocol.models: {fault}")
+        elif name not in models:
+            build_options(registry.get(name), overrides[name], faults)
+    return {name: build_options(registry.get(name), overrides.get(name, {}), faults) for name in models}
+
+
+def _place(value: str, folder: Path) -> Path:
+    return (folder / Path(value).expanduser()).resolve()
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

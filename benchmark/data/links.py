@@ -1,0 +1,109 @@
+"""Which film and which note belong to a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from benchmark.data.raw import FINDINGS, RawMimic, collect
+
+
+def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:
+    """Moment of a film from its date (a number YYYYMMDD) and time (a number HHMMSS.fff, leading zeros lost).
+
+    >>> frame = pl.DataFrame({"date": [21500301] * 3, "time": [5.2, 73112.0, 213014.531]})
+    >>> frame.select(study_time(pl.col("date"), pl.col("time")).dt.strftime("%H:%M:%S")).to_series().to_list()
+    ['00:00:05', '07:31:12', '21:30:14']
+    """
+    whole = time.floor().cast(pl.Int64)
+    seconds = whole // 10000 * 3600 + whole // 100 % 100 * 60 + whole % 100
+    day = date.cast(pl.String).str.to_datetime("%Y%m%d", time_unit="us")
+    return day + pl.duration(seconds=seconds, time_unit="us")
+
+
+def read_films(raw: RawMimic) -> pd.DataFrame:
+    """All anterior-posterior films: subject_id, study_id, dicom_id, time; sorted by dicom_id, rows numbered from 0."""
+    columns = ["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"]
+    frame = raw.scan("cxr/metadata", columns).filter(pl.col("ViewPosition") == "AP")
+    time = study_time(pl.col("StudyDate"), pl.col("StudyTime")).alias("time")
+    frame = frame.select("subject_id", "study_id", "dicom_id", time).sort("dicom_id")
+    return collect(frame, "cxr/metadata").to_pandas()
+
+
+def read_findings(raw: RawMimic) -> pd.DataFrame:
+    """Labels of all studies: subject_id, study_id and the 14 findings (1, 0, -1 or NaN)."""
+    frame = raw.scan("cxr/chexpert", ["subject_id", "study_id", *FINDINGS])
+    return collect(frame.sort("study_id"), "cxr/chexpert").to_pandas()
+
+
+def latest_film(windows: pd.DataFrame, films: pd.DataFrame) -> np.ndarray:
+    """The patient's last film in each window, -1 where there is none.
+
+    Args:
+        windows: subject_id, start, end (both ends belong to the window); no blanks.
+        films: as `read_films` gives them. Of several films at one moment the smallest dicom_id counts.
+
+    Returns:
+        Row numbers of `films`, one a window.
+
+    >>> day = lambda *hours: pd.Timestamp("2150-03-01") + pd.to_timedelta(hours, unit="h")
+    >>> films = pd.DataFrame({"subject_id": [1, 1, 1, 2], "dicom_id": ["a", "b", "c", "d"], "time": day(5, 9, 9, 2)})
+    >>> windows = pd.DataFrame({"subject_id": [1, 1, 1, 2, 3], "start": day(0, 0, 6, 3, 0), "end": day(8, 9, 8, 9, 9)})
+    >>> latest_film(windows, films).tolist()
+    [0, 1, -1, -1, -1]
+    """
+    candidates = films[["subject_id", "dicom_id", "time"]].assign(film=np.arange(len(films)))
+    candidates = candidates[candidates.time.notna()].sort_values(["time", "dicom_id"])
+    candidates = candidates.drop_duplicates(["subject_id", "time"])
+    ordered = windows[["subject_id", "start", "end"]].assign(window=np.arange(len(windows))).sort_values("end")
+    found = pd.merge_asof(ordered, candidates, left_on="end", right_on="time", by="subject_id")
+    rows = np.full(len(windows), -1, dtype=np.int64)
+    inside = found[found.time.notna() & (found.time >= found.start)]
+    rows[inside.window.to_numpy()] = inside.film.to_numpy().astype(np.int64)
+    return rows
+
+
+def enclosing(moments: pd.DataFrame, intervals: pd.DataFrame) -> np.ndarray:
+    """The interval of the same patient that a moment lies in, -1 where there is none.
+
+    Args:
+        moments: subject_id, time (NaT lies in no interval).
+        intervals: subject_id, start, end (both ends belong to it). Of several the one that began last counts, then the
+            one that stands first.
+
+    Returns:
+        Row numbers of `intervals`, one a moment.
+
+    >>> day = lambda *hours: pd.Timestamp("2150-03-01") + pd.to_timedelta(hours, unit="h")
+    >>> intervals = pd.DataFrame({"subject_id": [1, 1, 2], "start": day(0, 5, 0), "end": day(20, 9, 9)})
+    >>> moments = pd.DataFrame({"subject_id": [1, 1, 1, 1, 2, 3], "time": day(2, 7, 10, 30, 9, 2)})
+    >>> enclosing(moments, intervals).tolist()
+    [0, 1, 0, -1, 2, -1]
+    """
+    left = moments[["subject_id", "time"]].assign(moment=np.arange(len(moments)))
+    right = intervals[["subject_id", "start", "end"]].assign(interval=np.arange(len(intervals)))
+    pairs = left.merge(right[right.subject_id.isin(left.subject_id)], on="subject_id")
+    pairs = pairs[(pairs.start <= pairs.time) & (pairs.time <= pairs.end)]
+    pairs = pairs.sort_values(["moment", "start", "interval"], ascending=[True, False, True])
+    pairs = pairs.drop_duplicates("moment")
+    rows = np.full(len(moments), -1, dtype=np.int64)
+    rows[pairs.moment.to_numpy()] = pairs.interval.to_numpy()
+    return rows
+
+
+def chosen_notes(raw: RawMimic, hadm_ids: pd.Series) -> pl.DataFrame:
+    """One discharge summary an admission, of the admissions asked for: note_id and hadm_id.
+
+    Type DS comes before others, then the latest, then the one with the highest number.
+    """
+    frame = raw.scan("note/discharge", ["note_id", "hadm_id", "note_type", "note_seq", "charttime"])
+    wanted = pl.Series(sorted(set(hadm_ids)), dtype=pl.Int64)
+    frame = frame.filter(pl.col("hadm_id").is_in(wanted.implode()))
+    summary = (pl.col("note_type").str.strip_chars() == "DS").fill_null(False).alias("summary")
+    frame = frame.with_columns(summary).sort(
+        "hadm_id", "summary", "charttime", "note_seq", "note_id", descending=[False, True, True, True, False],
+        nulls_last=True,
+    )  # fmt: skip
+    chosen = frame.unique("hadm_id", keep="first", maintain_order=True).select("note_id", "hadm_id")
+    return collect(chosen, "note/discharge")

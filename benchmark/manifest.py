@@ -1,0 +1,62 @@
+"""What the harness must know of a prepared data set before it opens it: the small facts of DATA/manifest.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """A prepared data set.
+
+    Attributes:
+        path: its folder. name: as in captions. fingerprint: hash of its contents. simulated: whether it is made up.
+        modalities: which of ehr, cxr, note the data have at all.
+        samples: per possible task the number of samples of each part (train, val, test).
+        impossible: tasks that the data do not allow, with the reason.
+    """
+
+    path: Path
+    name: str
+    fingerprint: str
+    simulated: bool
+    modalities: Mapping[str, bool]
+    samples: Mapping[str, Mapping[str, int]]
+    impossible: Mapping[str, str]
+
+
+def read_manifest(path: Path) -> DataInfo:
+    """The facts of the data set in folder `path`; `UserError` if there is none or it is of another format."""
+    file = path / "manifest.json"
+    if not path.is_dir():
+        raise UserError(f"data folder {path} does not exist; `bench prepare` makes one from MIMIC files")
+    if not file.is_file():
+        raw = (path / "hosp").is_dir() or (path / "icu").is_dir()
+        hint = f"it looks like raw MIMIC-IV: run `bench prepare --mimic-iv {path} OUT` first" if raw else "`bench prepare` makes one"
+        raise UserError(f"{path} is no prepared data set (it has no manifest.json); {hint}")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise UserError(f"cannot read {file}: {fault}; prepare the data set again") from fault
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise UserError(f"{file} has format {found!r}; this version reads {FORMAT}: prepare the data set again")
+    missing = [key for key in ("name", "fingerprint", "simulated", "modalities", "tasks") if key not in manifest]
+    if missing:
+        raise UserError(f"{file} lacks {', '.join(missing)}: prepare the data set again")
+    return DataInfo(
+        path=path,
+        name=manifest["name"],
+        fingerprint=manifest["fingerprint"],
+        simulated=manifest["simulated"],
+        modalities=manifest["modalities"],
+        samples={task: facts["samples"] for task, facts in manifest["tasks"].items()},
+        impossible=manifest.get("impossible", {}),
+    )

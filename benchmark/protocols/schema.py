@@ -1,0 +1,107 @@
+"""What a protocol file may say. Values are checked strictly: a number in quotes or an unknown key is a fault, not a guess."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from benchmark.tasks import TASKS
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """A part of a protocol: nothing unknown in it, and nothing changes it later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DimensionSettings(Section):
+    """Sizes that all models share; the fields mean what they mean in `models.contract.Dimensions`."""
+
+    width: Count
+    layers: Count
+    heads: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    hours: Count
+    note_tokens: Count
+    film: Annotated[int, Field(ge=1, le=256)]
+    patch: Count
+
+    @model_validator(mode="after")
+    def _divisible(self) -> DimensionSettings:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.film % self.patch:
+            raise ValueError(f"film side {self.film} is not a multiple of patch side {self.patch}")
+        return self
+
+
+class EpochSettings(Section):
+    """Passes over the training samples, for models trained on all tasks together and for models trained on one task."""
+
+    multitask: Count
+    singletask: Count
+
+
+class TrainingSettings(Section):
+    """How every model is trained.
+
+    Attributes:
+        batch_size, epochs, learning_rate: of Adam.
+        halve_learning_rate: halve a task's learning rate when its validation loss did not fall; multitask models only.
+        task_weights: weight of each task's loss in multitask training.
+        augmentation: of chest films in training.
+    """
+
+    batch_size: Count
+    epochs: EpochSettings
+    learning_rate: Positive
+    halve_learning_rate: bool
+    task_weights: dict[str, Weight]
+    augmentation: Literal["none", "mild", "reference"]
+
+    @model_validator(mode="after")
+    def _a_weight_for_each_task(self) -> TrainingSettings:
+        for name in self.task_weights:
+            if name not in TASKS:
+                raise ValueError(f"task_weights names {name!r}, which is no task. Allowed: {', '.join(TASKS)}")
+        missing = [name for name in TASKS if name not in self.task_weights]
+        if missing:
+            raise ValueError(f"task_weights has no weight for {', '.join(missing)}")
+        return self
+
+
+class CohortSettings(Section):
+    """The simulated cohort that is made when no data folder is given."""
+
+    patients: Annotated[int, Field(ge=20)]
+    seed: Seed
+
+
+class Protocol(Section):
+    """Everything that two models of a comparison must have in common, and the options of single models.
+
+    Attributes:
+        seeds: one training run a seed. note_encoder: name, local folder or hub id of the frozen text encoder.
+        models: options of single models that differ from their defaults, by model name.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str = ""
+    dimensions: DimensionSettings
+    training: TrainingSettings
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    note_encoder: Annotated[str, Field(min_length=1)]
+    cohort: CohortSettings
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _distinct_seeds(self) -> Protocol:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} repeat a seed")
+        return self

@@ -1,0 +1,116 @@
+"""Run folders: written under a temporary name, renamed when complete, so that whatever has its final name is whole.
+
+    OUT/runs/<job id>/          run.json, predictions.parquet, history.parquet, checkpoint.safetensors
+    OUT/runs/<job id>.failed/   run.json with the error; replaced by the next attempt
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+_FAILED = ".failed"
+_TEMPORARY = ".unfinished-"
+
+
+def runs_folder(out: Path) -> Path:
+    return out / "runs"
+
+
+def is_done(out: Path, job_id: str) -> bool:
+    return (runs_folder(out) / job_id / "run.json").is_file()
+
+
+def finished_runs(out: Path) -> Iterator[Path]:
+    """Folders of finished and failed runs; never one that is still being written."""
+    for file in sorted(runs_folder(out).glob("*/run.json")):
+        if not file.parent.name.startswith("."):
+            yield file.parent
+
+
+@contextmanager
+def new_run(out: Path, job_id: str, failed: bool = False) -> Iterator[Path]:
+    """An empty folder to fill, which takes the run's name when the block ends without an error.
+
+    If another process finished the same job in the meantime, its folder stays and this one is dropped: both hold the same.
+    """
+    runs = runs_folder(out)
+    runs.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-", dir=runs))
+    try:
+        yield temporary
+        _flush(temporary)
+        target = runs / (job_id + _FAILED if failed else job_id)
+        if failed:
+            shutil.rmtree(target, ignore_errors=True)
+        if not _moved(temporary, target):
+            return
+        if not failed:
+            shutil.rmtree(runs / (job_id + _FAILED), ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_abandoned(out: Path) -> int:
+    """Deletes what killed processes of this machine left half-written; returns how many folders that were."""
+    prefix, count = f"{_TEMPORARY}{socket.gethostname()}-", 0
+    for folder in runs_folder(out).glob(f"{prefix}*"):
+        process = folder.name.removeprefix(prefix).split("-")[0]
+        if process.isdecimal() and not _alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+            count += 1
+    return count
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Strict JSON: NaN and infinite numbers become null."""
+    path.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if hasattr(value, "item"):  # numpy and torch scalars
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _moved(source: Path, target: Path) -> bool:
+    try:
+        os.rename(source, target)
+    except OSError:
+        if target.is_dir():
+            return False
+        raise
+    return True
+
+
+def _flush(folder: Path) -> None:
+    """Makes the files' contents durable before the rename does the same for their name."""
+    for file in folder.iterdir():
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,65 @@
+"""A job: one training run, described completely by a frozen value whose hash is its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that can influence the numbers of one run, and nothing else.
+
+    Attributes:
+        model: registry name. options: the model's complete own configuration. dimensions: the shared sizes.
+        tasks: trained together, in this order. seed: of this run.
+        batch_size, epochs, learning_rate, task_weights, halve_learning_rate, augmentation: as they hold for this model.
+        encoder: key of the note encoder; None if the data have no notes.
+        data: fingerprint of the prepared data set.
+        code: version of the code that determines results. plugin: version of a third-party model's own code.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    dimensions: Mapping[str, Any]
+    tasks: tuple[str, ...]
+    seed: int
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    task_weights: Mapping[str, float]
+    halve_learning_rate: bool
+    augmentation: str
+    encoder: str | None
+    data: str
+    code: str
+    plugin: str | None = None
+
+    @cached_property
+    def hash(self) -> str:
+        return digest(asdict(self))
+
+    @property
+    def id(self) -> str:
+        """Name of the run's folder: readable in front, unique at the end."""
+        tasks = "-".join(self.tasks) if len(self.tasks) < 3 else f"{len(self.tasks)}tasks"
+        return f"{self.model}-{tasks}-s{self.seed}-{self.hash}"
+
+    @property
+    def variant(self) -> str:
+        """Hash of what the seeds of one table cell have in common."""
+        return digest({**asdict(self), "seed": None})
+
+    def cost(self, samples: Mapping[str, Mapping[str, int]]) -> int:
+        """Rough relative duration: samples seen in training."""
+        return self.epochs * sum(samples[task]["train"] for task in self.tasks)
+
+
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits that stand for a JSON-like value; the order of keys does not count."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
