@@ -41,9 +41,13 @@ def test_flip_mirrors_and_shift_moves_to_the_right_and_down() -> None:
 
 def test_quarter_turn_and_enlargement() -> None:
     films = _films()
-    turned = augment(films, 224, Augmentation(0.0, 90.0, 0.0, 0.0, "bilinear"), np.array([[0.5, 1.0, 0.5, 0.5, 0.5]] * 2))
+    turned = augment(
+        films, 224, Augmentation(0.0, 90.0, 0.0, 0.0, "bilinear"), np.array([[0.5, 1.0, 0.5, 0.5, 0.5]] * 2)
+    )
     torch.testing.assert_close(turned, crop(films, 224).rot90(-1, (1, 2)), atol=1e-4, rtol=0)
-    enlarged = augment(films, 224, Augmentation(0.0, 0.0, 0.0, 1.0, "nearest"), np.array([[0.5, 0.5, 0.5, 0.5, 1.0]] * 2))
+    enlarged = augment(
+        films, 224, Augmentation(0.0, 0.0, 0.0, 1.0, "nearest"), np.array([[0.5, 0.5, 0.5, 0.5, 1.0]] * 2)
+    )
     assert torch.equal(enlarged[:, 0::2, 0::2], films[:, 72:184, 72:184] / 255)
 
 

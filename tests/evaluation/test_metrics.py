@@ -84,9 +84,7 @@ def test_no_finding_is_left_out_of_the_thirteen_label_macro() -> None:
     y = np.array([[1, 1], [0, 1]])
     score = np.array([[0.9, 0.5], [0.1, 0.5]])
     known = np.ones_like(y, bool)
-    result = metrics.compute(
-        ["macro_auroc", "macro_auroc_13"], "multilabel", ("Edema", "No Finding"), y, known, score
-    )
+    result = metrics.compute(["macro_auroc", "macro_auroc_13"], "multilabel", ("Edema", "No Finding"), y, known, score)
     assert result == {"macro_auroc": 0.75, "macro_auroc_13": 1.0}
 
 

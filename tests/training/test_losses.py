@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmark.data.batches import Labels
-from benchmark.training.learning_rate import HalvingRates
 from benchmark.training.faults import Diverged
+from benchmark.training.learning_rate import HalvingRates
 from benchmark.training.losses import prediction_loss, total_loss
 from models.contract import Output, Readout
 
@@ -61,7 +61,9 @@ def test_readouts_replace_the_final_logits_and_share_their_denominator() -> None
         Readout(2 * logits[rows], rows, torch.full((2,), 0.25)),
     )
     expected = (_bce(logits.numpy(), y.numpy()).sum() + _bce(2 * logits[rows].numpy(), y[rows].numpy()).sum()) / 16
-    assert prediction_loss("binary", Output(logits, readouts=readouts), labels).item() == pytest.approx(expected, rel=1e-6)
+    assert prediction_loss("binary", Output(logits, readouts=readouts), labels).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_task_weight_multiplies_auxiliary_losses_too() -> None:

@@ -1,0 +1,122 @@
+"""Packed sequences and the shared layers against plain, padded, one-sequence-at-a-time computations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from models.contract import Dimensions, Films, Layout, Packed
+from models.embeddings import IMAGENET_MEAN, IMAGENET_STD, FilmEmbedding, UnimodalEmbeddings, count_parameters
+from models.layers import ClsEncoder, EncoderLayer
+from models.ragged import first_tokens, grouping, join, last_tokens, positions, repeat_token, to_rows
+
+CPU = torch.device("cpu")
+lengths_lists = st.lists(st.integers(1, 200), min_size=1, max_size=9)
+
+
+def _packed(lengths: tuple[int, ...], width: int, seed: int = 0) -> Packed:
+    values = torch.randn(sum(lengths), width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return Packed(values, Layout(lengths, tuple(range(len(lengths)))))
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths_lists)
+def test_padding_by_groups_and_back_loses_nothing(lengths: list[int]) -> None:
+    packed = _packed(tuple(lengths), 3)
+    plan = grouping(packed.layout, CPU)
+    assert torch.equal(plan.unpad([group.pad(packed.values) for group in plan.groups]), packed.values)
+    assert sorted(torch.cat([group.sequences for group in plan.groups]).tolist()) == list(range(len(lengths)))
+    last = [group.pad(packed.values)[:, 0] for group in plan.groups]
+    assert torch.equal(plan.restore(last), packed.values[first_tokens(packed.layout, CPU)])
+
+
+def test_equal_lengths_need_no_padding_and_long_tails_open_new_groups() -> None:
+    equal = grouping(Layout((48,) * 32, tuple(range(32))), CPU)
+    assert len(equal.groups) == 1
+    assert equal.groups[0].index is None
+    assert len(grouping(Layout((512, 510, 40, 30, 20), tuple(range(5))), CPU).groups) == 2
+
+
+@pytest.mark.parametrize("lengths", [(1,), (5, 5, 5), (300, 7, 150, 149, 1, 90)])
+def test_layer_equals_torch_reference_on_every_sequence(lengths: tuple[int, ...]) -> None:
+    layer = EncoderLayer(16, 4, dropout=0.0).double()
+    reference = nn.TransformerEncoderLayer(16, 4, 64, dropout=0.0, batch_first=True).double().train()
+    nn.init.normal_(layer.qkv.bias)
+    names = {
+        "self_attn.in_proj_": "qkv.",
+        "self_attn.out_proj.": "out.",
+        "linear1.": "expand.",
+        "linear2.": "contract.",
+        "norm1.": "norm1.",
+        "norm2.": "norm2.",
+    }
+    state = layer.state_dict()
+    for theirs, ours in names.items():
+        for end in ("weight", "bias"):
+            reference.get_parameter(theirs + end).data.copy_(state[ours + end])
+    packed = _packed(lengths, 16)
+    expected = torch.cat([reference(part[None])[0] for part in packed.values.split(lengths)])
+    torch.testing.assert_close(layer(packed).values, expected, atol=1e-12, rtol=0)
+
+
+def test_reading_a_few_tokens_equals_the_full_layer_there_in_value_and_gradient() -> None:
+    layer, packed = EncoderLayer(8, 2, dropout=0.0).double(), _packed((40, 3, 170, 1), 8)
+    readers = torch.stack([first_tokens(packed.layout, CPU), last_tokens(packed.layout, CPU)], 1)
+    full = layer(packed).values[readers]
+    full.pow(2).sum().backward()
+    gradients = [parameter.grad.clone() for parameter in layer.parameters()]
+    layer.zero_grad()
+    few = layer.read(packed, readers)
+    few.pow(2).sum().backward()
+    torch.testing.assert_close(few, full, atol=1e-12, rtol=0)
+    for parameter, expected in zip(layer.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, atol=1e-10, rtol=0)
+
+
+def test_join_orders_by_row_then_part_and_knows_where_everything_went() -> None:
+    marks = repeat_token(torch.full((1,), 9.0), (0, 1, 2))
+    series = Packed(torch.arange(5.0)[:, None], Layout((2, 3), (0, 2)))
+    joined = join([marks, series])
+    assert joined.packed.values[:, 0].tolist() == [9, 0, 1, 9, 9, 2, 3, 4]
+    assert joined.packed.layout == Layout((3, 1, 4), (0, 1, 2))
+    for part, where in zip((marks, series), joined.where, strict=True):
+        assert torch.equal(joined.packed.values[where], part.values)
+
+
+def test_vectors_go_back_to_their_rows() -> None:
+    vectors = torch.tensor([[1.0], [2.0]])
+    assert to_rows(vectors, (2, 0), 4)[:, 0].tolist() == [2, 0, 1, 0]
+    assert positions(Layout((2, 3), (0, 1)), CPU).tolist() == [0, 1, 0, 1, 2]
+
+
+def test_cls_encoder_pruned_and_full_agree() -> None:
+    encoder, packed = ClsEncoder(8, 2, 2, dropout=0.0).double(), _packed((4, 9), 8)
+    vectors, tokens = encoder.tokens(packed)
+    torch.testing.assert_close(encoder(packed), vectors, atol=1e-12, rtol=0)
+    assert tokens.values.shape == packed.values.shape
+
+
+def test_grey_patches_equal_a_convolution_over_three_normalised_channels() -> None:
+    embedding = FilmEmbedding(32, 8, 6).double()
+    pixels = torch.rand(3, 32, 32, dtype=torch.float64)
+    mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    embedding.mean, embedding.std = mean.flatten(), std.flatten()
+    expected = embedding.project((pixels[:, None].expand(-1, 3, -1, -1) - mean) / std).flatten(2).transpose(1, 2)
+    tokens = embedding(Films(pixels, (0, 2, 5)))
+    torch.testing.assert_close(tokens.values.view(3, 16, 6), expected, atol=1e-12, rtol=0)
+    assert tokens.layout == Layout((16,) * 3, (0, 2, 5))
+
+
+def test_embedding_layers_have_the_published_size() -> None:
+    assert count_parameters(UnimodalEmbeddings(Dimensions())) == 362_880
+    assert count_parameters(EncoderLayer(128, 2, 0.1)) == 198_272
+
+
+def test_bad_layouts_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave absent samples out"):
+        Layout((3, 0), (0, 1))
+    with pytest.raises(ValueError, match="2 tokens where the layout counts 3"):
+        Packed(torch.zeros(2, 1), Layout((3,), (0,)))
