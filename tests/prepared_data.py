@@ -1,0 +1,69 @@
+"""Writes small prepared data sets with labels that can be learned, for tests that need no raw files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmark.data.stores import RaggedWriter
+from benchmark.tasks import TASKS
+
+ENCODER = "random"
+NOTE_WIDTH = 6
+
+
+def write_prepared(folder: Path, tasks: tuple[str, ...] = ("ihm", "los", "dia"), size: int = 90, seed: int = 0) -> Path:
+    """A prepared data set of `size` samples a task: labels follow the first column of every modality a sample owns."""
+    rng = np.random.default_rng(seed)
+    signal = rng.normal(size=size)
+    hours, tokens = rng.integers(3, 20, size), rng.integers(0, 8, size)
+    series = RaggedWriter(folder / "series", hours, 76)
+    notes = RaggedWriter(folder / "notes" / "embeddings" / ENCODER, tokens, NOTE_WIDTH)
+    for row in range(size):
+        series.write(row, rng.normal(signal[row], 0.5, (hours[row], 76)).astype(np.float16))
+        notes.write(row, rng.normal(signal[row], 0.5, (tokens[row], NOTE_WIDTH)).astype(np.float16))
+    series.close()
+    notes.close()
+    np.save(folder / "series" / "tails.npy", np.full((size, 76), 9.0, np.float16))
+    (folder / "films").mkdir()
+    films = np.clip(128 + 40 * signal[:, None, None] + rng.normal(0, 20, (size, 256, 256)), 0, 255)
+    np.save(folder / "films" / "pixels.npy", films.astype(np.uint8))
+    manifest = {"format": 1, "name": "test data", "simulated": True, "fingerprint": f"test-{size}-{seed}", "tasks": {}}
+    (folder / "samples").mkdir()
+    for number, name in enumerate(tasks):
+        frame = _samples(name, number * size, hours, tokens, signal, rng)
+        frame.to_parquet(folder / "samples" / f"{name}.parquet", index=False)
+        manifest["tasks"][name] = {"classes": list(_classes(name)), "samples": frame["split"].value_counts().to_dict()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def _classes(name: str) -> tuple[str, ...]:
+    return TASKS[name].classes or ("a", "b", "c")
+
+
+def _samples(
+    name: str, first: int, hours: np.ndarray, tokens: np.ndarray, signal: np.ndarray, rng: np.random.Generator
+) -> pd.DataFrame:
+    size, task = len(hours), TASKS[name]
+    has_film = np.ones(size, bool) if task.primary == "cxr" else rng.random(size) < 0.3
+    has_series = rng.random(size) < 0.4 if task.primary == "cxr" else np.ones(size, bool)
+    frame = pd.DataFrame({"sample": first + np.arange(size), "patient": np.arange(size)})
+    frame["split"] = np.resize(["train"] * 7 + ["val"] + ["test"] * 2, size)
+    frame["series"] = np.where(has_series, np.arange(size), -1)
+    frame["hours"] = np.where(has_series, np.maximum(hours - 1, 1), 0).astype(np.int32)
+    frame["tail"] = np.where(has_series & (task.primary == "cxr"), np.arange(size), -1)
+    frame["film"] = np.where(has_film, np.arange(size), -1)
+    frame["note"] = np.where(tokens > 0, np.arange(size), -1)
+    classes = len(_classes(name))
+    if task.kind == "multiclass":
+        frame["y0"] = np.clip(np.floor((signal + 2) / 4 * classes), 0, classes - 1).astype(np.float32)
+        return frame
+    for c in range(1 if task.kind == "binary" else classes):
+        labels = (signal + rng.normal(0, 0.3, size) > 0.1 * c).astype(np.float32)
+        masked = rng.random(size) < (0.3 if task.kind == "multilabel" else 0.0)
+        frame[f"y{c}"] = np.where(masked, np.nan, labels)
+    return frame

@@ -1,0 +1,93 @@
+"""Whole training runs on a small data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
+
+from benchmark.data.dataset import PreparedData
+from benchmark.errors import UserError
+from benchmark.registry import models
+from benchmark.training import TrainingPlan, train
+from benchmark.training.predict import _coupled_chunks
+from models.contract import Dimensions
+
+CPU = torch.device("cpu")
+DIMENSIONS = Dimensions(
+    width=8, layers=2, dropout=0.1, note_features=NOTE_WIDTH, film=32, patch=16, hours=24, note_tokens=8
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return PreparedData.open(write_prepared(tmp_path_factory.mktemp("prepared") / "data"))
+
+
+def _plan(model: str, tasks: tuple[str, ...], **changes: object) -> TrainingPlan:
+    settings = {
+        "config": models()[model].config(),
+        "dimensions": DIMENSIONS,
+        "seed": 40,
+        "batch_size": 16,
+        "epochs": 2,
+        "learning_rate": 3e-3,
+        "task_weights": {"ihm": 0.2, "los": 0.5, "dia": 0.2},
+        "halve_learning_rate": models()[model].multitask,
+        "augmentation": "mild",
+        "encoder": ENCODER,
+    }
+    return TrainingPlan(model=model, tasks=tasks, **(settings | changes))
+
+
+@pytest.mark.parametrize("model", list(models()))
+def test_every_model_repeats_bit_by_bit_and_depends_on_its_seed(model: str, data: PreparedData) -> None:
+    tasks = ("ihm", "los", "dia") if models()[model].multitask else ("dia",)
+    first, again = (train(_plan(model, tasks), data, CPU) for _ in range(2))
+    other = train(_plan(model, tasks, seed=42), data, CPU)
+    for task in tasks:
+        pd.testing.assert_frame_equal(first.predictions[task], again.predictions[task], check_exact=True)
+        assert not np.array_equal(first.predictions[task]["p0"], other.predictions[task]["p0"])
+    assert all(torch.equal(value, again.state[name]) for name, value in first.state.items())
+
+
+def test_training_learns_and_keeps_the_best_epoch(data: PreparedData) -> None:
+    result = train(_plan("flexcare-st", ("ihm",), epochs=12, augmentation="none"), data, CPU)
+    history = result.history
+    assert history["train_loss"].iloc[-1] < 0.6 * history["train_loss"].iloc[0]
+    assert result.metrics["ihm"]["auroc"] > 0.85
+    scores = history["val_auroc"] + history["val_auprc"]
+    assert result.info["best_epoch"] == scores.idxmax() + 1
+    assert list(history["learning_rate"].unique()) == [3e-3]
+
+
+def test_a_multitask_model_with_one_task_is_the_single_task_model(data: PreparedData) -> None:
+    pair = [train(_plan(name, ("ihm",), halve_learning_rate=False), data, CPU) for name in ("flexcare", "flexcare-st")]
+    pd.testing.assert_frame_equal(pair[0].predictions["ihm"], pair[1].predictions["ihm"], check_exact=True)
+
+
+def test_predictions_carry_what_later_analyses_need(data: PreparedData) -> None:
+    frame = train(_plan("mt", ("dia",), epochs=1), data, CPU).predictions["dia"]
+    test = data.task("dia").partitions["test"]
+    assert frame["sample"].tolist() == test.sample.tolist()
+    assert frame["present_cxr"].all()
+    assert {f"p{c}" for c in range(14)} | {f"y{c}" for c in range(14)} | {"patient"} <= set(frame.columns)
+    np.testing.assert_array_equal(frame[[f"y{c}" for c in range(14)]].to_numpy(np.float32), test.labels)
+
+
+def test_coupled_evaluation_fills_the_last_batch_and_scores_each_sample_once() -> None:
+    chunks = _coupled_chunks(70, 32, 0)
+    assert [len(chosen) for chosen, _ in chunks] == [32, 32, 32]
+    assert sorted(np.concatenate([chosen[:fresh] for chosen, fresh in chunks])) == list(range(70))
+    assert np.array_equal(chunks[2][0][6:], np.concatenate([chosen for chosen, _ in chunks])[:26])
+    assert [len(chosen) for chosen, _ in _coupled_chunks(3, 8, 0)] == [8]
+
+
+def test_an_empty_partition_is_named(tmp_path: Path) -> None:
+    small = PreparedData.open(write_prepared(tmp_path / "small", ("ihm",), size=7))
+    with pytest.raises(UserError, match=r"ihm .* has no val sample"):
+        train(_plan("mt", ("ihm",)), small, CPU)
