@@ -1,4 +1,4 @@
-"""What the baselines share beyond `models/`: the check that they are built for one task, and the order of modalities."""
+"""What the baselines share beyond `models/`: checks of what they are built with, and the order of modalities."""
 
 from __future__ import annotations
 

@@ -1,19 +1,20 @@
 """MedFuse: an LSTM reads one vector per modality; absent modalities shorten the sequence.
 
-Paper: Hayat, Geras, Shamout. MedFuse: Multi-modal fusion with clinical time-series data and chest X-ray images. MLHC 2022.
-Used here: section 3 (unimodal encoders, fusion by an LSTM over the sequence of unimodal representations) and its treatment
-of missing images by sequences of length one.
+Paper: Hayat, Geras, Shamout. MedFuse: Multi-modal fusion with clinical time-series data and chest X-ray images. MLHC
+2022 (arXiv 2207.07027). Used here: the encoder of clinical series, the fusion module (an LSTM over the sequence of
+unimodal vectors) and its way with missing images, a shorter sequence.
 
-Adapted to three modalities and to the embedding layers that all models of this comparison share: the ICU series keeps the
-paper's stacked LSTM; film and note are each read by a transformer encoder and projected, in place of the ResNet-34; the
-modality that every sample of the task owns stands first, as the image does in the authors' radiology task.
+Adapted to three modalities and to the embedding layers that all models of this comparison share: the ICU series keeps
+the paper's stacked LSTM; film and note are each read by a transformer encoder and projected, in place of the
+ResNet-34; the modality that every sample of the task owns stands first, as the image does in the authors' radiology
+task.
 
 Differs from the authors' code in:
-- three modalities: present vectors are moved together before fusion, so a missing middle modality leaves no gap (the code
-  knows a sequence of length two or one and zeroes the missing image's features);
+- three modalities: present vectors are moved together before fusion, so a missing middle modality leaves no gap (the
+  code knows sequences of length one and two, and zeroes the features of missing images);
 - absent films run through no encoder at all (the code encodes images of zeros, which also enter batch statistics);
 - a batch of one sample is nothing special (the code squeezes the batch axis away and half repairs it);
-- the dropout of the LSTM's own constructor, which does nothing in a single layer, is left out;
+- the dropout of the LSTM's own constructor, which does nothing in single-layer modules, is left out;
 - one stage: encoders are not pre-trained on their own; a layer norm precedes the classifier; logits are returned.
 """
 
@@ -57,8 +58,8 @@ def _time_major(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor, T
     """How an LSTM wants packed tokens: all first tokens, all second ones, ..., longest sequences in front.
 
     Returns:
-        Source position of every token (N,), sequences still running at each step (T,) on the host, and for each sequence of
-        the layout its place in the sorted order (n,).
+        Source position of every token (N,); number of sequences still running at each step (T,), on the host; and for
+        each sequence of the layout its place in the sorted order (n,).
     """
     lengths, offsets = np.asarray(layout.lengths), np.asarray(layout.offsets)
     order = np.argsort(-lengths, kind="stable")
@@ -94,7 +95,9 @@ class MedFuse(nn.Module):
         self.embeddings = UnimodalEmbeddings(d)
         self.series = nn.LSTM(width, width, num_layers=config.series_layers)
         self.series_dropout = nn.Dropout(config.dropout)
-        self.encoders = nn.ModuleDict({name: ClsEncoder(width, d.layers, d.heads, d.dropout) for name in MODALITIES[1:]})
+        self.encoders = nn.ModuleDict(
+            {name: ClsEncoder(width, d.layers, d.heads, d.dropout) for name in MODALITIES[1:]}
+        )
         self.projections = nn.ModuleDict({name: nn.Linear(width, width) for name in MODALITIES[1:]})
         self.fusion = nn.LSTM(width, width)
         self.norm = nn.LayerNorm(width)

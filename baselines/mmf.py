@@ -1,21 +1,23 @@
 """MMF: one transformer stream per modality; the streams exchange information through a few shared bottleneck tokens.
 
-Papers: Lee, Lee, Hahn, Hyun, Choi, Ahn, Lee. Learning missing modal electronic health records with unified multi-modal data
-embedding and modality-aware attention. MLHC 2023; on top of Nagrani et al. Attention bottlenecks for multimodal fusion.
-NeurIPS 2021. Used here: the skip bottleneck (bottlenecks averaged over a sample's present streams) and the read-out over
-present streams of the former; bottleneck fusion from the first layer on of the latter.
+Papers: Lee, Lee, Hahn, Hyun, Choi, Ahn, Lee. Learning missing modal electronic health records with unified
+multi-modal data embedding and modality-aware attention. MLHC 2023 (arXiv 2305.02504); on top of Nagrani et al.
+Attention bottlenecks for multimodal fusion. NeurIPS 2021 (arXiv 2107.00135). Used here: of the former the skip
+bottleneck (bottlenecks averaged over a sample's present streams) and a read-out over present streams; of the latter
+bottleneck fusion, from layer 1 on.
 
     for each layer l, each present stream m:   [cls_m; b_m; x_m] <- Layer_m^l([cls_m; b; x_m])
-    after it:                                  b <- mean of b_m over the streams present in the sample
+    after each but the last:                   b <- mean of b_m over the streams present in the sample
 
-Adapted to the embedding layers that all models of this comparison share, in place of the unified embedding. The read-out is
-the mean of the layer-normed class outputs of the present streams, because no modality is present in every task.
+Adapted to the embedding layers that all models of this comparison share, in place of the unified embedding. The
+read-out is the mean of the layer-normed class outputs of the present streams, because no modality is present in every
+task.
 
 Differs from the authors' code in:
 - all seven patterns of presence (the code: four, the series always present);
 - absent streams are not computed (the code runs the image stream on images of zeros and skips only its bottlenecks);
-- presence comes from the batch, not from a text length with a special meaning; any batch size works (the code fixes the
-  constructor's, so that smaller last batches are dropped from evaluation);
+- presence comes from the batch, not from a text length with a special meaning; any batch size works (the code fixes
+  the constructor's, so that smaller last batches are dropped from evaluation);
 - layers are those of FlexCare with padding-free sequences; no demographics, no batch norm in the head.
 """
 

@@ -1,16 +1,17 @@
 """MT: one transformer over the tokens of all modalities; attention leaves missing modalities out.
 
-Paper: Ma, Ren, Zhao, Testuggine, Peng. Are multimodal transformers robust to missing modality? CVPR 2022.
-Used here: section 3 (single-stream transformer over concatenated tokens; a missing modality is masked in attention), early
-fusion, which FlexCare's comparison describes as a transformer with an attention mask for missing modalities.
+Paper: Ma, Ren, Zhao, Testuggine, Peng. Are multimodal transformers robust to missing modality? CVPR 2022 (arXiv
+2204.05454). Used here: the single-stream transformer over concatenated tokens whose attention masks a missing
+modality, with early fusion. This is MT as FlexCare (Xu et al., KDD 2024) describes it in its comparison.
 
-Adapted to three modalities and to the embedding layers that all models of this comparison share: a class token, then the
-tokens of the present modalities, each with a learned vector of its modality; the output at the class token is classified.
-The key mask holds by construction: a sample's sequence contains its present modalities' tokens and nothing else.
+Adapted to three modalities and to the embedding layers that all models of this comparison share: a class token, then
+the tokens of the present modalities, each with a learned vector of its modality; the output at the class token is
+classified. The mask holds by construction: a sample's sequence contains its present modalities' tokens and nothing
+else.
 
 Differs from the authors' code in: no code of the authors was found. Differs from two public re-implementations in:
-- absent modalities are neither computed nor visible to *any* token (one re-implementation shows tokens of zeros to all
-  queries, the other hides absent modalities from the class token only);
+- absent modalities are neither computed nor visible to *any* token (one re-implementation shows tokens of zeros to
+  all queries, the other hides absent modalities from the class token only);
 - the class token is a registered, trained parameter, and no token position is written into the code;
 - layers are those of FlexCare (post-norm, ReLU) instead of a pre-trained ViLT.
 """

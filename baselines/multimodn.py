@@ -1,15 +1,16 @@
 """MultiModN: a state is updated by one module per modality in turn; a missing modality's module is skipped.
 
-Paper: Swamy, Satayeva, Frej, Bossy, Vogels, Jaggi, Käser, Hartley. MultiModN: Multimodal, multi-task, interpretable modular
-networks. NeurIPS 2023. Used here: section 3 (state s_0, modules s_j = Enc_j(s_{j-1}, x_j), decoders that predict from every
-intermediate state, skipping of missing modalities) and the loss over all stages with denominator (number of modules + 1).
+Paper: Swamy, Satayeva, Frej, Bossy, Vogels, Jaggi, Käser, Hartley. MultiModN: Multimodal, multi-task, interpretable
+modular networks. NeurIPS 2023 (arXiv 2309.14118). Used here: state s_0 and modules s_j = Enc_j(s_{j-1}, x_j),
+decoders that predict from every intermediate state, skipping of missing modalities, and the loss over all stages with
+denominator (number of modules + 1).
 
-Adapted to the embedding layers that all models of this comparison share: module j first encodes its modality's tokens by a
-transformer, then updates the state from [encoding; state]. Order: series, film, note. One task, so one decoder.
+Adapted to the embedding layers that all models of this comparison share: module j first encodes its modality's tokens
+by a transformer, then updates the state from [encoding; state]. Order: series, film, note. One task, so one decoder.
 
 Differs from the authors' code in:
-- a module is skipped for the very samples that lack its modality (the code skips it for the whole batch as soon as one
-  sample lacks it, although the paper's text speaks of samples);
+- a module is skipped for the very samples that lack its modality (the code skips it for the whole batch as soon as
+  one sample lacks it);
 - decoders give logits to the loss (the code feeds sigmoid outputs to a cross-entropy, which squashes them twice);
 - a sample's prediction is that of its last executed stage, so predictions and labels always belong together (the code
   collects outputs only when the last module ran);

@@ -1,4 +1,4 @@
-"""Fingerprints of the source text that determines results, so that a run is repeated when, and only when, that text changes."""
+"""Fingerprints of the source text that determines results: a run is repeated when, and only when, that text changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def code_version(sources: tuple[str, ...] = RESULT_SOURCES) -> str:
 
 
 def hash_files(files: Iterable[Path], root: Path | None = None) -> str:
-    """SHA-256 (hex) over files, whatever their order; names count relative to `root`, or by their last part without one."""
+    """SHA-256 (hex) over files in any order; names count relative to `root`, or by their last part without one."""
     digest = hashlib.sha256()
     for name, file in sorted((str(file.relative_to(root)) if root else file.name, file) for file in set(files)):
         content = file.read_bytes()

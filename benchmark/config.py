@@ -1,4 +1,4 @@
-"""From what the user typed to a run configuration: command line over YAML file over protocol, all faults told together."""
+"""From what the user typed to a run configuration: command line over YAML file over protocol, all faults at once."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
 
     Args:
         typed: options from the command line by field name of `RunOptions`; None where not given.
-        config_file: YAML file with further options; what was typed wins. File names in it start at the file's own folder.
+        config_file: YAML file with further options; what was typed wins. File names in it start at its own folder.
 
     Raises:
         UserError: with all faults found, each with its place, the value and what is allowed.
@@ -83,10 +83,11 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     options = _parse_options(given, faults)
     folder = base if typed.get("data") is None else Path.cwd()
     data = _read_data(given.get("data"), folder, faults)
-    protocol = _read_protocol(from_file.get("protocol"), typed.get("protocol"), given.get("data"), config_file, faults)
+    values = _protocol_values(from_file.get("protocol"), typed.get("protocol"), given.get("data"), config_file, faults)
+    protocol = None if values is None else parse_protocol(values, faults)
     models = _select_models(given.get("models", ["all"]), faults)
     tasks = _select_tasks(given.get("tasks"), data, faults)
-    model_options = _model_options(models, protocol, faults)
+    model_options = _model_options(models, (values or {}).get("models"), faults)
     seeds = given.get("seeds")
     if isinstance(seeds, list) and len(set(map(str, seeds))) < len(seeds):
         faults.append(f"seeds: {seeds} repeat a seed")
@@ -163,8 +164,7 @@ def _parse_options(given: Mapping[str, Any], faults: list[str]) -> RunOptions | 
     for key in given:
         if key not in named:
             faults.append(unknown("key", key, RunOptions.model_fields))
-    options = parse_strictly(RunOptions, named, "options", faults)
-    return options
+    return parse_strictly(RunOptions, named, "", faults)
 
 
 def _read_data(value: Any, folder: Path, faults: list[str]) -> DataInfo | None:
@@ -177,10 +177,10 @@ def _read_data(value: Any, folder: Path, faults: list[str]) -> DataInfo | None:
         return None
 
 
-def _read_protocol(
+def _protocol_values(
     in_file: Any, typed: str | None, data: Any, config_file: Path | None, faults: list[str]
-) -> Protocol | None:
-    """The protocol: named by the command line or the file, with the file's own changes (a mapping) laid over it."""
+) -> dict[str, Any] | None:
+    """The protocol, unchecked: what the command line or the file names, with the file's own values laid over it."""
     base = typed if typed is not None else (in_file if isinstance(in_file, str) else None)
     changes = dict(in_file) if isinstance(in_file, Mapping) else {}
     folder = Path.cwd() if typed is not None or config_file is None else config_file.resolve().parent
@@ -197,7 +197,7 @@ def _read_protocol(
         return None
     if changes and "name" not in changes and config_file is not None:
         values["name"] = f"{values.get('name')}+{config_file.stem}"
-    return parse_protocol(values, faults)
+    return values
 
 
 def _select_models(asked: Any, faults: list[str]) -> tuple[str, ...]:
@@ -211,7 +211,7 @@ def _select_models(asked: Any, faults: list[str]) -> tuple[str, ...]:
 
 
 def _select_tasks(asked: Any, data: DataInfo | None, faults: list[str]) -> tuple[str, ...]:
-    """Tasks in the order of the paper; by default those of its main comparison that the data allow, "all" is every allowed."""
+    """Tasks in the order of the paper; by default those of its main comparison that the data allow."""
     possible = [name for name in TASKS if data is None or name in data.samples]
     if asked is None:
         chosen = tuple(name for name in possible if TASKS[name].in_table3)
@@ -230,14 +230,19 @@ def _select_tasks(asked: Any, data: DataInfo | None, faults: list[str]) -> tuple
     return chosen
 
 
-def _model_options(models: tuple[str, ...], protocol: Protocol | None, faults: list[str]) -> dict[str, Any]:
-    overrides = protocol.models if protocol else {}
-    for name in overrides:
-        if fault := registry.name_fault(name):
+def _model_options(models: tuple[str, ...], overrides: Any, faults: list[str]) -> dict[str, Any]:
+    """Each model's configuration; overrides of models that do not run are checked as well."""
+    given = (
+        {name: values for name, values in overrides.items() if isinstance(values, Mapping)}
+        if isinstance(overrides, Mapping)
+        else {}
+    )
+    for name in given:
+        if fault := registry.name_fault(str(name)):
             faults.append(f"protocol.models: {fault}")
         elif name not in models:
-            build_options(registry.get(name), overrides[name], faults)
-    return {name: build_options(registry.get(name), overrides.get(name, {}), faults) for name in models}
+            build_options(registry.get(name), given[name], faults)
+    return {name: build_options(registry.get(name), given.get(name, {}), faults) for name in models}
 
 
 def _place(value: str, folder: Path) -> Path:

@@ -39,7 +39,11 @@ def read_manifest(path: Path) -> DataInfo:
         raise UserError(f"data folder {path} does not exist; `bench prepare` makes one from MIMIC files")
     if not file.is_file():
         raw = (path / "hosp").is_dir() or (path / "icu").is_dir()
-        hint = f"it looks like raw MIMIC-IV: run `bench prepare --mimic-iv {path} OUT` first" if raw else "`bench prepare` makes one"
+        hint = (
+            f"it looks like raw MIMIC-IV: run `bench prepare --mimic-iv {path} OUT` first"
+            if raw
+            else "`bench prepare` makes one"
+        )
         raise UserError(f"{path} is no prepared data set (it has no manifest.json); {hint}")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))

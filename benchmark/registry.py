@@ -1,7 +1,7 @@
 """All models by name: those of this project and those that other installed packages add.
 
-A package adds a model through the entry-point group `benchmark.models`; the entry point names a `ModelEntry` or a sequence of
-them. This module is the only place where the harness meets `models/` and `baselines/`.
+A package adds a model through the entry-point group `benchmark.models`; the entry point names a `ModelEntry` or a
+sequence of them. This module is the only place where the harness meets `models/` and `baselines/`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def models() -> dict[str, ModelEntry]:
 
 
 def get(name: str) -> ModelEntry:
-    """The model called `name`; a `UserError` says what is near if there is none, or why an installed one cannot be used."""
+    """The model called `name`; a `UserError` says what is near, or why an installed one cannot be used."""
     fault = name_fault(name)
     if fault:
         raise UserError(fault)
@@ -102,17 +102,23 @@ class _Unusable(Exception):
 def _load_point(point: EntryPoint) -> Sequence[ModelEntry]:
     try:
         found = point.load()
-    except Exception as fault:  # other people's code runs here at import and may raise anything; it must not stop the rest
+    except (
+        Exception
+    ) as fault:  # other people's code runs here at import and may raise anything; it must not stop the rest
         raise _Unusable(f"its import raised {type(fault).__name__}: {fault}") from fault
     entries = [found] if isinstance(found, ModelEntry) else found
     if not isinstance(entries, Sequence) or not all(isinstance(entry, ModelEntry) for entry in entries):
-        raise _Unusable(f"it gives {type(found).__name__}; allowed is a models.contract.ModelEntry or a sequence of them")
+        raise _Unusable(
+            f"it gives {type(found).__name__}; allowed is a models.contract.ModelEntry or a sequence of them"
+        )
     return entries
 
 
 def _add(entries: dict[str, ModelEntry], entry: ModelEntry) -> None:
     if not _NAME.fullmatch(entry.name):
-        raise _Unusable(f"model name {entry.name!r}; allowed are lower-case letters, digits and single hyphens between them")
+        raise _Unusable(
+            f"model name {entry.name!r}; allowed are lower-case letters, digits and single hyphens between them"
+        )
     if entry.name in entries:
         raise _Unusable(f"a model called {entry.name!r} exists already")
     if not (isinstance(entry.config, type) and dataclasses.is_dataclass(entry.config)):

@@ -184,7 +184,7 @@ def _questions(layer: EncoderLayer, of_readers: Tensor, plan: ReadingPlan) -> tu
 
 
 def _read_group(layer: EncoderLayer, q: Tensor, k: Tensor, v: Tensor, group: Group) -> tuple[Tensor, Tensor]:
-    """Attention of readers within sequences: log-sum-exp of scores (n, heads, Q, 1), mixed values (n, heads, Q, D/heads).
+    """Readers' attention within sequences: log-sum-exp of scores (n, heads, Q, 1), mixed values (n, heads, Q, D/heads).
 
     Dropout falls on the probabilities within the sequence. Times the sequence's weight in `_merge`, these are the
     probabilities of the whole row, so it is dropout on the whole row.

@@ -1,15 +1,15 @@
 """FlexCare: Leveraging Cross-Task Synergy for Flexible Multimodal Healthcare Prediction (Xu et al., KDD 2024).
 
-One network for several tasks and any subset of the modalities: a transformer over a task token, seven combination tokens
-and the present modalities' tokens; a covariance term that keeps the combination tokens apart; sparse experts chosen by task
-and combination; attention over the complete combinations; one linear head a task.
+One network for several tasks and any subset of the modalities: a transformer over a task token, seven combination
+tokens and the present modalities' tokens; a covariance term that keeps the combination tokens apart; sparse experts
+chosen by task and combination; attention over the complete combinations; one linear head a task.
 
 Where the paper is silent this follows the authors' code: attention scaled per head, combination tokens and routers that
-start at zero, noisy gating whose noise scale is read from the combination token, incomplete combinations left out of experts
-and fusion, temperature 0.2 in the fusion, beta 0.5.
+start at zero, noisy gating whose noise scale is read from the combination token, incomplete combinations left out of
+experts and fusion, temperature 0.2 in the fusion, beta 0.5.
 
-Differs from the authors' code in the mask (theirs adds 1 to forbidden attention logits; here they are forbidden, as in the
-paper), in layers that start from independent instead of equal values, and in task and position tables without spare rows.
+Differs from the authors' code in the mask (theirs adds 1 to forbidden attention logits; here they are forbidden, as in
+the paper), in layers that start from independent instead of equal values, and in tables without spare rows.
 """
 
 from __future__ import annotations

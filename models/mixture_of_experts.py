@@ -55,9 +55,9 @@ class MixtureOfExperts(nn.Module):
         gate   = softmax over the top_k largest of clean + noise * sigma        noise: in training only
         s_c    = sum_i gate_i E_i(z_c)                                          E_i: D -> D, ReLU, D -> D
 
-    All experts are computed for all tokens as two plain products and weighted by gates that are exactly zero for unchosen
-    experts: the same function and gradients as sending each token to its experts, without waiting for the device. The
-    experts are about one per cent of a step.
+    All experts are computed for all tokens as two plain products and weighted by gates that are exactly zero for
+    unchosen experts: the same function and gradients as sending each token to its experts, without waiting for the
+    device. The experts are about one per cent of a step.
 
     Args:
         width: D. experts: E. top_k: experts a token. noise_floor: smallest sigma. noise: whether training adds noise.

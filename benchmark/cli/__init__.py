@@ -1,1 +1,58 @@
-"""PLACEHOLDER"""
+"""The command `bench`: one module a verb; each parses, calls one library function and prints.
+
+Verb modules import what they need inside their functions, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from benchmark.cli.listing import list_command
+from benchmark.cli.prepare import prepare_command
+from benchmark.cli.run import run_command
+from benchmark.cli.simulate import simulate_command
+from benchmark.cli.table import table_command
+from benchmark.errors import UserError
+
+HELP = """Compare multimodal clinical prediction models under one cohort, split, encoder and protocol.
+
+Examples:
+
+    bench run --models all                              train, test and compare everything on the embedded cohort
+
+    bench table --published                             the results so far, beside the paper's
+
+    bench list models                                   what can be named
+
+    bench simulate --patients 1000 --seed 1 raw         MIMIC-shaped files of made-up patients
+
+    bench prepare --mimic-iv raw/mimic-iv data/mine     a data set from raw files
+
+    bench run --models all --data data/mine             the comparison on it
+
+Each verb has more with --help."""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run_command)
+app.command("table")(table_command)
+app.command("list")(list_command)
+app.command("prepare")(prepare_command)
+app.command("simulate")(simulate_command)
+
+
+def main() -> None:
+    """Entry point. Exit code 0: all well; 1: a job failed; 2: the request cannot be carried out; 130: stopped."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        app()
+    except UserError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)

@@ -1,7 +1,7 @@
 """The 17 clinical channels and the 76 columns of the hourly array: the only place that knows column numbers.
 
-Channels, columns and their spelling follow the public MIMIC benchmark that the compared papers use: value columns of the
-channels in byte order of their names (one column per category for categorical channels), then one observed-flag a
+Channels, columns and their spelling follow the public MIMIC benchmark that the compared papers use: value columns of
+the channels in byte order of their names (one column per category for categorical channels), then one observed-flag a
 channel. `channels.csv` lists the MIMIC-IV items that feed each channel; add a row there to read a further item.
 
 Coma scale texts exist in two spellings, one per bedside system. MIMIC-IV holds only the newer one, so both spellings of
@@ -39,9 +39,10 @@ class Channel:
     """One measured quantity.
 
     Attributes:
-        name: spelling of the public benchmark. normal: value (or category text) that stands in before the first observation.
-        bounds: (outlier low, valid low, valid high, outlier high): beyond the outer pair a value is dropped, between outer
-            and inner it is clamped. None for categorical channels.
+        name: spelling of the public benchmark.
+        normal: value (or category text) that stands in before the first observation.
+        bounds: (outlier low, valid low, valid high, outlier high): beyond the outer pair a value is dropped, between
+            outer and inner it is clamped. None for categorical channels.
         categories: columns in order, empty for continuous channels.
     """
 
@@ -75,7 +76,9 @@ def _categories(*levels: tuple[str, int] | tuple[str, int, str]) -> tuple[Catego
     return tuple(Category(level[0], level[1], level[2] if len(level) == 3 else level[0]) for level in levels)
 
 
-EYE, MOTOR, TOTAL, VERBAL = (f"Glascow coma scale {part}" for part in ("eye opening", "motor response", "total", "verbal response"))
+EYE, MOTOR, TOTAL, VERBAL = (
+    f"Glascow coma scale {part}" for part in ("eye opening", "motor response", "total", "verbal response")
+)
 
 CHANNELS: tuple[Channel, ...] = (
     Channel("Capillary refill rate", "0.0", categories=_categories(("0.0", 0), ("1.0", 1))),
@@ -114,7 +117,9 @@ CHANNELS: tuple[Channel, ...] = (
         ),
     ),
     Channel(
-        TOTAL, "15", categories=_categories(*((str(sum_), sum_) for sum_ in (11, 10, 13, 12, 15, 14, 3, 5, 4, 7, 6, 9, 8)))
+        TOTAL,
+        "15",
+        categories=_categories(*((str(sum_), sum_) for sum_ in (11, 10, 13, 12, 15, 14, 3, 5, 4, 7, 6, 9, 8))),
     ),
     Channel(
         VERBAL,
@@ -164,6 +169,7 @@ CONTINUOUS = tuple(index for index, channel in enumerate(CHANNELS) if channel.co
 
 CONTINUOUS_COLUMNS = tuple(FIRST_COLUMN[index] for index in CONTINUOUS)
 """Their columns, the only ones that are standardised."""
+
 
 def category_texts(channel: int) -> dict[str, int]:
     """Accepted texts of a categorical channel, in lower case, with the category number that each is written as.

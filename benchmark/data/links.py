@@ -90,20 +90,3 @@ def enclosing(moments: pd.DataFrame, intervals: pd.DataFrame) -> np.ndarray:
     rows = np.full(len(moments), -1, dtype=np.int64)
     rows[pairs.moment.to_numpy()] = pairs.interval.to_numpy()
     return rows
-
-
-def chosen_notes(raw: RawMimic, hadm_ids: pd.Series) -> pl.DataFrame:
-    """One discharge summary an admission, of the admissions asked for: note_id and hadm_id.
-
-    Type DS comes before others, then the latest, then the one with the highest number.
-    """
-    frame = raw.scan("note/discharge", ["note_id", "hadm_id", "note_type", "note_seq", "charttime"])
-    wanted = pl.Series(sorted(set(hadm_ids)), dtype=pl.Int64)
-    frame = frame.filter(pl.col("hadm_id").is_in(wanted.implode()))
-    summary = (pl.col("note_type").str.strip_chars() == "DS").fill_null(False).alias("summary")
-    frame = frame.with_columns(summary).sort(
-        "hadm_id", "summary", "charttime", "note_seq", "note_id", descending=[False, True, True, True, False],
-        nulls_last=True,
-    )  # fmt: skip
-    chosen = frame.unique("hadm_id", keep="first", maintain_order=True).select("note_id", "hadm_id")
-    return collect(chosen, "note/discharge")

@@ -77,6 +77,20 @@ _FORMAT = "%Y-%m-%d %H:%M:%S"
 
 _CXR_FILES = {name: f"mimic-cxr-2.0.0-{name}" for name in ("metadata", "chexpert", "negbio", "split")}
 
+TABLES = (
+    "hosp/patients",
+    "hosp/admissions",
+    "hosp/diagnoses_icd",
+    "hosp/drgcodes",
+    "hosp/labevents",
+    "icu/icustays",
+    "icu/chartevents",
+    "cxr/metadata",
+    "cxr/chexpert",
+    "note/discharge",
+)
+"""Tables whose content enters a data set."""
+
 MARKER = "SIMULATED.json"
 
 
@@ -138,6 +152,11 @@ class RawMimic:
         blank = {name: "" for name in wanted if name in present and (name in TIMES or name in numeric)}
         frame = self._open(table, schema_overrides=numeric, null_values=blank)
         return frame.select(_column(name, name in present) for name in wanted)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every table that can be read, by name; they tell releases apart."""
+        paths = {table: self.path(table) for table in TABLES}
+        return {table: path.stat().st_size for table, path in paths.items() if path is not None}
 
     def film_path(self, subject_id: int, study_id: int, dicom_id: str) -> Path:
         """Where the image of one film lies."""

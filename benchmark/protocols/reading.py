@@ -96,8 +96,8 @@ def parse_protocol(values: Mapping[str, Any], faults: list[str]) -> Protocol | N
 def parse_strictly(model: type[Model], values: Mapping[str, Any], where: str, faults: list[str]) -> Model | None:
     """`values` as a pydantic `model` without any coercion; otherwise None, and each fault is added to `faults`.
 
-    Validation goes through JSON text: there, unlike with Python values, pydantic's strict mode takes a list for a tuple and an
-    integer for a float, and still refuses text or a truth value for a number.
+    Validation goes through JSON text: there, unlike with Python values, pydantic's strict mode takes a list for a tuple
+    and an integer for a float, and still refuses text or a truth value for a number.
     """
     try:
         return model.model_validate_json(json.dumps(values, default=str))
@@ -108,7 +108,7 @@ def parse_strictly(model: type[Model], values: Mapping[str, Any], where: str, fa
 
 def _sentence(model: type[BaseModel], where: str, fault: Mapping[str, Any]) -> str:
     path = [str(part) for part in fault["loc"]]
-    place = ".".join([where, *path])
+    place = ".".join([*([where] if where else []), *path])
     if fault["type"] == "extra_forbidden":
         allowed = _fields_at(model, path[:-1])
         close = nearest(path[-1], allowed)
@@ -133,7 +133,7 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 5e-4 as a number (YAML 1.1 wants 5.0e-4 and takes the rest for text) and refuses a key given twice."""
+    """YAML that reads 5e-4 as a number (YAML 1.1 takes it for text, and wants 5.0e-4) and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -1,11 +1,12 @@
-"""What a protocol file may say. Values are checked strictly: a number in quotes or an unknown key is a fault, not a guess."""
+"""What a protocol file may say. Values are checked strictly: a number in quotes or an unknown key is a fault."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from benchmark.suggest import unknown
 from benchmark.tasks import TASKS
 
 Count = Annotated[int, Field(ge=1)]
@@ -65,15 +66,16 @@ class TrainingSettings(Section):
     task_weights: dict[str, Weight]
     augmentation: Literal["none", "mild", "reference"]
 
-    @model_validator(mode="after")
-    def _a_weight_for_each_task(self) -> TrainingSettings:
-        for name in self.task_weights:
-            if name not in TASKS:
-                raise ValueError(f"task_weights names {name!r}, which is no task. Allowed: {', '.join(TASKS)}")
-        missing = [name for name in TASKS if name not in self.task_weights]
+    @field_validator("task_weights")
+    @classmethod
+    def _a_weight_for_each_task(cls, weights: dict[str, float]) -> dict[str, float]:
+        wrong = [unknown("task", name, TASKS) for name in weights if name not in TASKS]
+        missing = [name for name in TASKS if name not in weights]
         if missing:
-            raise ValueError(f"task_weights has no weight for {', '.join(missing)}")
-        return self
+            wrong.append(f"no weight for {', '.join(missing)}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return weights
 
 
 class CohortSettings(Section):

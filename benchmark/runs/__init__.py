@@ -1,1 +1,1 @@
-"""From a configuration to finished run folders: plan the jobs, execute each one, keep what it found, collect it again."""
+"""From a configuration to finished run folders: plan the jobs, execute each, keep what it found, collect it again."""

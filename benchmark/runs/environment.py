@@ -11,7 +11,17 @@ from typing import Any
 
 from benchmark.code_version import ROOT
 
-PACKAGES = ("flexcare-bench", "torch", "numpy", "pandas", "scipy", "scikit-learn", "transformers", "pyarrow", "safetensors")
+PACKAGES = (
+    "flexcare-bench",
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "transformers",
+    "pyarrow",
+    "safetensors",
+)
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Run folders: written under a temporary name, renamed when complete, so that whatever has its final name is whole.
 
-    OUT/runs/<job id>/          run.json, predictions.parquet, history.parquet, checkpoint.safetensors
-    OUT/runs/<job id>.failed/   run.json with the error; replaced by the next attempt
+OUT/runs/<job id>/          run.json, predictions.parquet, history.parquet, checkpoint.safetensors
+OUT/runs/<job id>.failed/   run.json with the error; replaced by the next attempt
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def finished_runs(out: Path) -> Iterator[Path]:
 def new_run(out: Path, job_id: str, failed: bool = False) -> Iterator[Path]:
     """An empty folder to fill, which takes the run's name when the block ends without an error.
 
-    If another process finished the same job in the meantime, its folder stays and this one is dropped: both hold the same.
+    If another process finished the same job in the meantime, its folder stays and this one is dropped.
     """
     runs = runs_folder(out)
     runs.mkdir(parents=True, exist_ok=True)

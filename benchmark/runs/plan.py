@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def group(self) -> str:
-        """Hash of what all runs of a table must share: data, protocol, encoder and code, but not seeds or single models' options."""
+        """Hash of what all runs of a table share: data, protocol, encoder, code; not seeds or models' options."""
         return group_of(self.data.fingerprint, self.protocol, self.encoder, code_version())
 
 

@@ -1,0 +1,47 @@
+"""`bench prepare`: from raw MIMIC files to a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def prepare_command(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist yet.")],
+    mimic_iv: Annotated[Path, typer.Option(help="MIMIC-IV: the folder that holds hosp/ and icu/.")],
+    mimic_cxr: Annotated[
+        Path | None, typer.Option(help="MIMIC-CXR-JPG: the folder that holds the metadata CSV and files/.")
+    ] = None,
+    mimic_note: Annotated[
+        Path | None, typer.Option(help="MIMIC-IV-Note: the folder that holds note/discharge.csv.gz.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What tables call this data set.")] = None,
+) -> None:
+    """Turn raw MIMIC files, plain or gzipped, into a data set for `bench run --data`.
+
+    A source that is not given is stated in the cohort report, not an error: without films there is no DIA, without
+    notes no DRG.
+
+    Examples:
+
+        bench prepare --mimic-iv mimiciv/2.2 --mimic-cxr mimic-cxr-jpg/2.0.0 --mimic-note mimic-iv-note/2.2 data/mimic
+
+        bench prepare --mimic-iv mimic-iv-demo data/demo
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from benchmark.cli.progress import Steps
+    from benchmark.data.prepare import prepare
+
+    console = Console()
+    with Steps(console) as steps:
+        prepare(mimic_iv, out, mimic_cxr, mimic_note, name, steps)
+    report = (out / "cohort.md").read_text(encoding="utf-8")
+    if console.is_terminal:
+        console.print(Markdown(report))
+    else:
+        typer.echo(report)
+    typer.echo(f"data set: {out}")

@@ -1,0 +1,176 @@
+"""`bench run`: train, test and compare models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchmark.config import RunConfig
+    from benchmark.runs.launch import Summary
+    from benchmark.runs.plan import Plan
+
+
+def run_command(
+    models: Annotated[str | None, typer.Option(help="Names with commas between, or all (the default).")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas between, or all. Default: those of the paper's Table 3 that the data allow."
+        ),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Numbers with commas between. Default: the protocol's.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="A data set from `bench prepare`. Default: the embedded simulated cohort."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.yaml", help="Default: quick without --data, paper with --data."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            help="May hold all these options, and under `protocol` a name or values in place of the protocol's. "
+            "Options typed here win.",
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto (the default: a GPU if there is one), cpu or cuda.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes side by side. Default: one a core on the CPU, one on a GPU.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of runs and tables. Default: results/ of the source checkout, else "
+            "~/.local/share/flexcare-bench.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
+) -> None:
+    """Train, test and compare models. Finished runs are not repeated; failed or interrupted ones are.
+
+    Examples:
+
+        bench run --models all
+
+        bench run --models flexcare,medfuse --tasks ihm,phe --seeds 40,42 --dry-run
+
+        bench run --models all --data data/mimic --protocol paper --device cuda
+
+        bench run --config my.yaml
+    """
+    from rich.console import Console
+
+    from benchmark.cli.progress import Steps
+    from benchmark.config import resolve
+    from benchmark.runs.launch import launch, prepare_plan, preview
+
+    typed = {
+        "models": models,
+        "tasks": tasks,
+        "seeds": seeds,
+        "data": data,
+        "protocol": protocol,
+        "device": device,
+        "workers": workers,
+        "out": out,
+        "dry_run": dry_run or None,
+    }
+    console = Console()
+    settings = resolve(typed, config)
+    if settings.dry_run:
+        _print_plan(console, settings, preview(settings))
+        return
+    try:
+        with Steps(console) as steps:
+            plan = prepare_plan(settings, steps)
+        _print_head(console, settings, plan)
+        summary = launch(settings, plan, lambda tally: _watch(tally, console))
+    except KeyboardInterrupt:
+        _say(console, "\nstopped; the same command goes on from the finished runs")
+        raise typer.Exit(130) from None
+    _print_end(console, settings, summary)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _watch(tally, console: Console):
+    from benchmark import registry
+    from benchmark.reporting.names import metric_title
+    from benchmark.runs.display import watching
+    from benchmark.tasks import TASKS
+
+    titles = {name: entry.title for name, entry in registry.models().items()}
+    titles |= {name: task.title for name, task in TASKS.items()}
+    main = {name: task.metrics[0] for name, task in TASKS.items()}
+    titles |= {metric: metric_title(metric) for metric in main.values()}
+    return watching(tally, console, titles, main)
+
+
+def _print_head(console: Console, settings: RunConfig, plan: Plan) -> None:
+    from benchmark.runs.folder import is_done
+    from benchmark.runs.launch import device_of, worker_count
+
+    finished = sum(is_done(settings.out, job.id) for job in plan.jobs)
+    waiting = len(plan.jobs) - finished
+    workers = worker_count(settings, device_of(settings), waiting)
+    parts = [
+        f"{plan.data.name} ({'SIMULATED' if plan.data.simulated else 'real'} data)",
+        f"protocol {plan.protocol.name}",
+        f"note encoder {plan.encoder.name}" if plan.encoder else "no notes",
+        f"{device_of(settings)}, {workers} at a time" if waiting else "nothing to run",
+    ]
+    _say(console, "; ".join(parts))
+    done = f", {finished} of them finished before" if finished else ""
+    _say(console, f"{len(plan.jobs)} runs{done}; results in {settings.out}")
+
+
+def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> None:
+    """The job grid of a dry run."""
+    from tabulate import tabulate
+
+    from benchmark import registry
+    from benchmark.runs.folder import is_done
+    from benchmark.runs.launch import device_of, worker_count
+
+    seeds = len(settings.seeds)
+    rows, total = [], 0
+    for name in settings.models:
+        jobs = seeds if registry.get(name).multitask else seeds * len(settings.tasks)
+        finished = sum(job.model == name and is_done(settings.out, job.id) for job in plan.jobs) if plan else 0
+        how = "all tasks together" if registry.get(name).multitask else "one task each"
+        rows.append([name, how, ", ".join(settings.tasks), seeds, jobs, finished, jobs - finished])
+        total += jobs
+    header = ["model", "trained on", "tasks", "seeds", "runs", "finished", "to run"]
+    console.print(tabulate(rows, headers=header), markup=False, highlight=False, soft_wrap=True)
+    cohort = settings.protocol.cohort
+    source = plan.data.name if plan else f"embedded cohort of {cohort.patients} patients, still to be made"
+    device = device_of(settings)
+    workers = worker_count(settings, device, max(1, sum(row[-1] for row in rows)))
+    _say(console, f"\n{total} runs on {source}; protocol {settings.protocol.name}; {device}, {workers} at a time")
+    _say(console, f"results in {settings.out}")
+
+
+def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:
+    from benchmark.cli.table import make_table, print_table
+    from benchmark.runs.tally import duration
+
+    count = len(summary.results) - len(summary.failed)
+    _say(console, f"{count} runs finished in {duration(summary.seconds)}, {len(summary.failed)} failed")
+    for result in summary.failed:
+        _say(console, f"  failed: {result.job.id}: {result.error}")
+    if summary.failed:
+        _say(console, f"  more in run.json of {settings.out / 'runs'}/*.failed; the same command tries them again")
+    table, others = make_table(settings.out, summary.plan.group)
+    print_table(console, table, settings.out, others=others)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

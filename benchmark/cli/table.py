@@ -1,0 +1,86 @@
+"""`bench table`: the results table of stored runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchmark.reporting.tables import ResultTable
+    from benchmark.runs.groups import RunGroup
+
+
+def table_command(
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder given to `bench run --out`. Default: the same as there."),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Put the paper's figures beside, with the difference.")
+    ] = False,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="First digits of a group of runs; groups differ in data, protocol or code. Default: the newest."
+        ),
+    ] = None,
+    all_metrics: Annotated[
+        bool, typer.Option("--all-metrics", help="Also those that the paper's table does not have.")
+    ] = False,
+) -> None:
+    """Print the results so far: mean and sample standard deviation over seeds; also as Markdown, LaTeX and CSV files.
+
+    Examples:
+
+        bench table
+
+        bench table --published --out results
+
+        bench table --group 3f2a --all-metrics
+    """
+    from rich.console import Console
+
+    from benchmark.config import default_out
+
+    place = out.expanduser().resolve() if out else default_out()
+    table, others = make_table(place, group, published)
+    print_table(Console(), table, place, all_metrics, others)
+
+
+def make_table(out: Path, group: str | None = None, with_published: bool = False) -> tuple[ResultTable, list[RunGroup]]:
+    """The table of one group of the runs under `out`, and the other groups there."""
+    from benchmark import registry
+    from benchmark.reporting.published import published
+    from benchmark.reporting.tables import build_table
+    from benchmark.runs.collect import collect
+    from benchmark.runs.groups import choose, groups
+
+    runs = collect(out)
+    found = groups(out, runs)
+    chosen = choose(found, group)
+    paper = published("table3") if with_published else None
+    return build_table(runs, chosen, list(registry.models()), paper), [other for other in found if other is not chosen]
+
+
+def print_table(
+    console: Console, table: ResultTable, out: Path, all_metrics: bool = False, others: list[RunGroup] = ()
+) -> None:
+    """Shows the table, writes its files and says where they are."""
+    from benchmark.reporting.formats import to_markdown, to_screen, write_tables
+
+    if console.is_terminal:
+        console.print(to_screen(table, all_metrics))
+    else:
+        typer.echo(to_markdown(table, all_metrics))
+    for name, path in write_tables(table, out / "tables", all_metrics).items():
+        typer.echo(f"{name + ':':<10}{path}")
+    if others:
+        typer.echo("\nOther groups of runs here, of other data, protocol or code (bench table --group ID):")
+    for other in others:
+        caption = other.caption
+        about = f"{caption['data']['name']}, {caption['protocol']['name']}, code {caption['code']['version'][:8]}"
+        typer.echo(f"  {other.id}  {other.newest[:16].replace('T', ' ')}  {len(other.runs)} runs  {about}")

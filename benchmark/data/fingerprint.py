@@ -1,0 +1,23 @@
+"""One hash for the content of a prepared data set, by which runs name what they were trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+CONTENT = ("samples", "series", "films", "notes/texts.parquet", "standardiser.json", "truth")
+"""What counts: samples, stores and texts. Reports, links, key and embeddings (they follow from texts) do not."""
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over names and hashes of the content files."""
+    total = hashlib.sha256()
+    for entry in CONTENT:
+        path = folder / entry
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                with file.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                total.update(f"{file.relative_to(folder).as_posix()}\0{digest}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,210 @@
+"""From raw MIMIC files to a data set that training can open: the whole way, step by step."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from benchmark.data.audit import audit
+from benchmark.data.cohort_report import cohort_report, markdown
+from benchmark.data.films import write_films
+from benchmark.data.fingerprint import fingerprint
+from benchmark.data.raw import RawMimic
+from benchmark.data.samples import Rows, Sampled, cuts_of, number_samples, truth_of
+from benchmark.data.series import Progress, SeriesIndex, write_series
+from benchmark.data.sources import Sources, draft_tasks, read_sources
+from benchmark.data.split import SPLITS, split_of
+from benchmark.data.stores import new_folder
+from benchmark.data.summaries import number_texts
+from benchmark.errors import UserError
+from benchmark.tasks import TASKS
+
+FORMAT = 1
+
+
+def prepare(
+    mimic_iv: Path,
+    out: Path,
+    mimic_cxr: Path | None = None,
+    mimic_note: Path | None = None,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Prepare a data set.
+
+    Args:
+        mimic_iv, mimic_cxr, mimic_note: the raw folders. out: the folder to write; it must not exist.
+        name: what tables call the data; by default the simulation or the MIMIC-IV folder. progress: called with (what,
+            done, total).
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: a folder, file or column is missing or unreadable, or no task is possible.
+    """
+    out = Path(os.path.abspath(out))
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another name or remove it")
+    raw = RawMimic(Path(mimic_iv), mimic_cxr and Path(mimic_cxr), mimic_note and Path(mimic_note))
+    name = name or _default_name(raw)
+    with new_folder(out) as folder:
+        folder.chmod(0o700)
+        return _prepare(raw, folder, name, progress or (lambda *_: None))
+
+
+def _default_name(raw: RawMimic) -> str:
+    marker = raw.marker()
+    if marker is None:
+        return raw.roots["iv"].resolve().name
+    return f"simulated-{marker['patients']}-s{marker['seed']}"
+
+
+def _prepare(raw: RawMimic, folder: Path, name: str, progress: Progress) -> dict[str, Any]:
+    sources, events = read_sources(raw, progress)
+    drafts = draft_tasks(sources, progress)
+    film_rows = _write_films(sources, drafts, folder, progress)
+    drafts = _possible(drafts, sources)
+    stays = sources.stays[sources.stays.first_event.notna()]
+    training = {stay for stay, subject in zip(stays.stay_id, stays.subject_id, strict=True) if _trains(subject)}
+    series = write_series(events, stays, training, cuts_of(drafts), folder, progress)
+    del events
+    note_rows = _write_notes(sources, drafts, folder)
+    sampled = number_samples(drafts, Rows(series, film_rows, note_rows))
+    _write_samples(sampled, folder)
+    _write_truth(raw, sampled, folder)
+    times = sources.films.time if sources.films is not None else pd.Series([], dtype="datetime64[us]")
+    audit(folder, sampled, drafts, times, stays)
+    return _describe(sources, sampled, drafts, series, folder, name)
+
+
+def _trains(subject_id: int) -> bool:
+    return split_of(subject_id) == "train"
+
+
+def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path, progress: Progress) -> np.ndarray:
+    """Write the films that samples refer to; takes samples of the findings task out whose film cannot be read."""
+    if sources.films is None:
+        return np.array([], dtype=np.int64)
+    films = sources.films
+    used = np.unique(np.concatenate([draft.film.to_numpy() for draft in drafts.values()]))
+    used = used[used >= 0]
+    chosen = films.iloc[used]
+    triples = zip(chosen.subject_id, chosen.study_id, chosen.dicom_id, strict=True)
+    written = write_films([sources.raw.film_path(*triple) for triple in triples], folder, progress)
+    rows = np.full(len(films), -1, dtype=np.int64)
+    rows[used] = written
+    unreadable = int((written < 0).sum())
+    sources.facts["films"] = {"ap_films": len(films), "referred_to": len(used), "unreadable": unreadable}
+    if "dia" in drafts:
+        drafts["dia"] = drafts["dia"][rows[drafts["dia"].film] >= 0].reset_index(drop=True)
+    return rows
+
+
+def _possible(drafts: dict[str, pd.DataFrame], sources: Sources) -> dict[str, pd.DataFrame]:
+    """The drafts of tasks that can be trained; the reasons of the others are noted."""
+    kept = {}
+    for task in TASKS:
+        draft = drafts.get(task)
+        if draft is None:
+            continue
+        if any(_trains(subject) for subject in draft.subject_id.unique()):
+            kept[task] = draft
+        else:
+            sources.impossible[task] = "no sample of a training patient" if len(draft) else "no sample"
+    if not kept:
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in sources.impossible.items())
+        raise UserError(f"no task can be prepared from {sources.raw.roots['iv']} ({reasons})")
+    return kept
+
+
+def _write_notes(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path) -> dict[tuple[str, int], int]:
+    if sources.summaries is None:
+        return {}
+    used: dict[str, set[int]] = {}
+    for task, draft in drafts.items():
+        used.setdefault(TASKS[task].note_section, set()).update(draft.note.tolist())
+    table, rows = number_texts(sources.summaries.texts, used)
+    (folder / "notes").mkdir()
+    table.to_parquet(folder / "notes" / "texts.parquet", index=False)
+    return rows
+
+
+def _write_samples(sampled: Sampled, folder: Path) -> None:
+    (folder / "samples").mkdir()
+    for task, frame in sampled.frames.items():
+        frame.to_parquet(folder / "samples" / f"{task}.parquet", index=False)
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    sampled.links.to_parquet(private / "links.parquet", index=False)
+    (private / "key.bin").write_bytes(os.urandom(32))
+
+
+def _write_truth(raw: RawMimic, sampled: Sampled, folder: Path) -> None:
+    """True outcome probabilities of simulated samples, for reports only."""
+    marker = raw.marker()
+    if marker is None:
+        return
+    if "truth" not in marker or not marker["truth"].is_file():
+        raise UserError(f"simulated data without truth.parquet (looked for {marker.get('truth')})")
+    truth = pl.read_parquet(marker["truth"]).to_pandas()
+    (folder / "truth").mkdir()
+    for task in sampled.frames:
+        columns = None
+        if task == "drg":
+            known = {code: index for index, code in enumerate(marker.get("drg_classes", []))}
+            unknown = [code for code in sampled.classes["drg"] if code not in known]
+            if unknown:
+                raise UserError(f"the simulation's drg_classes lack {', '.join(unknown)}")
+            columns = [known[code] for code in sampled.classes["drg"]]
+        table = truth_of(truth, task, sampled.links, columns)
+        table.to_parquet(folder / "truth" / f"{task}.parquet", index=False)
+
+
+def _describe(
+    sources: Sources,
+    sampled: Sampled,
+    drafts: dict[str, pd.DataFrame],
+    series: SeriesIndex,
+    folder: Path,
+    name: str,
+) -> dict[str, Any]:
+    """Write cohort report and manifest."""
+    raw = sources.raw
+    marker = raw.marker()
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "simulated": marker is not None,
+        "source": {
+            "simulation": marker and {key: value for key, value in marker.items() if key != "truth"},
+            "file_sizes": raw.sizes(),
+        },
+        "fingerprint": fingerprint(folder),
+        "profile": "fix",
+        "modalities": {"ehr": True, "cxr": sources.films is not None, "note": sources.summaries is not None},
+        "note_sections": ["pmh", "bhc"] if sources.summaries is not None else [],
+        "tasks": {
+            task: {
+                "classes": list(sampled.classes[task]),
+                "samples": {split: int((frame["split"] == split).sum()) for split in SPLITS},
+            }
+            for task, frame in sampled.frames.items()
+        },
+        "impossible": {task: sources.impossible[task] for task in TASKS if task in sources.impossible},
+    }
+    report = cohort_report(sources, sampled, drafts, series, manifest)
+    _write_text(folder / "cohort.json", json.dumps(report, indent=2) + "\n")
+    _write_text(folder / "cohort.md", markdown(report))
+    _write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,200 @@
+"""A results table as Markdown, LaTeX, CSV, and on the screen."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+from tabulate import tabulate
+
+from benchmark.files import replace_text
+from benchmark.reporting.names import metric_title
+from benchmark.reporting.tables import DIGITS, Cell, ResultTable, Row
+from benchmark.tasks import TASKS
+
+_LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How a format marks and escapes."""
+
+    best: str
+    second: str
+    escape: Callable[[str], str]
+
+
+def latex_text(text: str) -> str:
+    """Text with LaTeX's special characters made harmless.
+
+    >>> latex_text("5 % of a_b")
+    '5 \\\\% of a\\\\_b'
+    """
+    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is, also inside a table."""
+    return re.sub(r"([|*_<>`\\])", r"\\\1", text)
+
+
+MARKDOWN = _Style("**{}**", "<u>{}</u>", markdown_text)
+LATEX = _Style(r"\textbf{{{}}}", r"\underline{{{}}}", latex_text)
+SCREEN = _Style("[bold]{}[/bold]", "[underline]{}[/underline]", lambda text: text.replace("[", r"\["))
+
+
+def number(value: float | None, digits: int = DIGITS, sign: bool = False) -> str:
+    """A figure as the paper prints it, without the zero before the point.
+
+    >>> number(0.88234), number(1.0), number(-0.0024, sign=True), number(0.0031, sign=True), number(None)
+    ('.8823', '1.0000', '-.0024', '+.0031', 'n.a.')
+    """
+    if value is None or math.isnan(value):
+        return "n.a."
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{'+' if sign else ''}.{digits}f}")
+
+
+def to_markdown(table: ResultTable, all_metrics: bool = False) -> str:
+    """Caption, table and notes."""
+    frame = _frame(table, MARKDOWN, all_metrics)
+    body = tabulate(frame, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)
+    notes = [markdown_text(note) for note in table.notes]
+    return "\n\n".join([f"**{markdown_text(table.caption)}**", body, *notes]) + "\n"
+
+
+def to_latex(table: ResultTable, all_metrics: bool = False) -> str:
+    """A floating table for papers; needs the package booktabs."""
+    frame = _frame(table, LATEX, all_metrics)
+    lines = tabulate(frame, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True).splitlines()
+    rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
+    lines = [next(rules) if line == r"\hline" else line for line in lines]
+    first = lines.index(r"\midrule") + 1
+    body = lines[:first]
+    for task, line in zip(frame.iloc[:, 0], lines[first : first + len(frame)], strict=True):
+        if task and body[-1] != r"\midrule":
+            body.append(r"\addlinespace")
+        body.append(line)
+    body += lines[first + len(frame) :]
+    caption = " ".join([table.caption, *table.notes])
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table*}[t]",
+            r"\centering",
+            r"\small",
+            rf"\caption{{{latex_text(caption)}}}",
+            r"\label{tab:results}",
+            *body,
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def to_csv(table: ResultTable) -> str:
+    """One line a figure, all metrics, full precision."""
+    caption = table.group.caption
+    facts = {
+        "data": caption["data"]["name"],
+        "simulated": table.simulated,
+        "protocol": caption["protocol"]["name"],
+        "encoder": caption["encoder"]["name"] if caption["encoder"] else "",
+        "group": table.group.id,
+    }
+    lines = []
+    for row in table.rows:
+        for model, cell in row.cells.items():
+            line = {"task": row.task, "metric": row.metric, "model": model, "seeds": cell.seeds if cell else 0}
+            line |= {"mean": cell.mean if cell else None, "std": cell.std if cell else None, "ceiling": row.ceiling}
+            if table.with_published:
+                line["published_mean"] = cell.published_mean if cell else None
+                line["published_std"] = cell.published_std if cell else None
+                line["difference"] = cell.difference if cell else None
+            lines.append({**line, **facts})
+    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+
+
+def to_screen(table: ResultTable, all_metrics: bool = False) -> Table:
+    """The table for a terminal."""
+    frame = _frame(table, SCREEN, all_metrics)
+    caption = "\n".join([table.caption, *table.notes])
+    shown = Table(caption=SCREEN.escape(caption), caption_justify="left", padding=(0, 1), box=None)
+    for position, name in enumerate(frame.columns):
+        shown.add_column(name, justify="left" if position < 2 else "right", no_wrap=True)
+    for row in frame.itertuples(index=False):
+        shown.add_row(*row)
+    return shown
+
+
+def write_tables(table: ResultTable, folder: Path, all_metrics: bool = False) -> dict[str, Path]:
+    """Writes the three files of a table; returns their paths by format."""
+    protocol = re.sub(r"[^A-Za-z0-9.+-]+", "-", table.group.caption["protocol"]["name"])
+    ending = "-published" if table.with_published else ""
+    stem = f"table3-{protocol}-{table.group.id}{ending}"
+    texts = {
+        "Markdown": (".md", to_markdown(table, all_metrics)),
+        "LaTeX": (".tex", to_latex(table, all_metrics)),
+        "CSV": (".csv", to_csv(table)),
+    }
+    paths = {}
+    for name, (suffix, text) in texts.items():
+        paths[name] = folder / (stem + suffix)
+        replace_text(paths[name], text)
+    return paths
+
+
+def _frame(table: ResultTable, style: _Style, all_metrics: bool) -> pd.DataFrame:
+    """Printed cells; the task stands in the first of its rows only."""
+    header = ["task", "metric", *(style.escape(table.titles[name]) for name in table.columns)]
+    if table.has_ceiling:
+        header.append("ceiling")
+    lines, before = [], None
+    for row in (row for row in table.rows if all_metrics or row.main):
+        task = style.escape(TASKS[row.task].title) if row.task != before else ""
+        before = row.task
+        cells = [_print(row.cells[name], style) for name in table.columns]
+        lines.append([task, style.escape(metric_title(row.metric)), *cells, *_end(table, number(row.ceiling))])
+        if table.with_published:
+            lines += _published_lines(table, row)
+    return pd.DataFrame(lines, columns=header)
+
+
+def _published_lines(table: ResultTable, row: Row) -> list[list[str]]:
+    cells = [row.cells[name] for name in table.columns]
+    paper = [_mean_std(cell.published_mean, cell.published_std) if _has_published(cell) else "" for cell in cells]
+    difference = [number(cell.difference, sign=True) if _has_published(cell) else "" for cell in cells]
+    return [["", "- paper", *paper, *_end(table, "")], ["", "- difference", *difference, *_end(table, "")]]
+
+
+def _has_published(cell: Cell | None) -> bool:
+    return cell is not None and cell.published_mean is not None
+
+
+def _end(table: ResultTable, ceiling: str) -> list[str]:
+    return [ceiling] if table.has_ceiling else []
+
+
+def _print(cell: Cell | None, style: _Style) -> str:
+    if cell is None:
+        return "-"
+    if cell.mean is None:
+        return "n.a."
+    mark = {1: style.best, 2: style.second}.get(cell.rank, "{}")
+    return mark.format(number(cell.mean)) + _spread(cell.std)
+
+
+def _mean_std(mean: float | None, std: float | None) -> str:
+    return number(mean) + _spread(std)
+
+
+def _spread(std: float | None) -> str:
+    return "" if std is None or math.isnan(std) else f" ({number(std, 3)})"

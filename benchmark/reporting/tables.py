@@ -1,0 +1,237 @@
+"""The main results table: tasks and metrics by models, mean and sample standard deviation over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from benchmark.reporting.names import metric_title
+from benchmark.runs.groups import RunGroup
+from benchmark.tasks import TASKS
+
+DIGITS = 4
+"""Printed decimals of a mean; means that print alike rank alike."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one task and metric.
+
+    Attributes:
+        seeds: number of finished runs. mean, std: over those where the metric is defined (std with n - 1), else None.
+        rank: 1 for the best printed value of the row, 2 for the second best, 0 for the rest.
+        published_mean, published_std: the paper's figures, if asked for and printed there.
+    """
+
+    seeds: int
+    mean: float | None
+    std: float | None
+    rank: int = 0
+    published_mean: float | None = None
+    published_std: float | None = None
+
+    @property
+    def difference(self) -> float | None:
+        if self.mean is None or self.published_mean is None:
+            return None
+        return self.mean - self.published_mean
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one task: cells by model, None where no run is finished; the best that any model could reach."""
+
+    task: str
+    metric: str
+    cells: Mapping[str, Cell | None]
+    ceiling: float | None
+
+    @property
+    def main(self) -> bool:
+        """Whether the paper's table has this metric."""
+        return self.metric in TASKS[self.task].metrics[:2]
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table before it takes a format.
+
+    Attributes:
+        group: whose runs these are. columns: model names in order. titles: of models. rows: all metrics of all tasks.
+        notes: sentences below the table. with_published: whether the paper's figures stand beside.
+    """
+
+    group: RunGroup
+    columns: tuple[str, ...]
+    titles: Mapping[str, str]
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    notes: tuple[str, ...] = field(default=())
+    with_published: bool = False
+
+    @property
+    def simulated(self) -> bool:
+        return bool(self.group.caption["data"]["simulated"])
+
+    @property
+    def caption(self) -> str:
+        """What the table shows, complete enough to stand alone."""
+        caption = self.group.caption
+        encoder = caption["encoder"]
+        several = len(self.seeds) > 1
+        parts = [
+            "SIMULATED DATA." if self.simulated else "",
+            f"Test results on {caption['data']['name']}, protocol {caption['protocol']['name']}:",
+            f"mean (sample standard deviation) over {len(self.seeds)} seeds ({', '.join(map(str, self.seeds))});"
+            if several
+            else f"one seed ({', '.join(map(str, self.seeds))});",
+            f"note encoder {encoder['name']}." if encoder else "no notes.",
+            "Best in bold, second best underlined." if len(self.columns) > 1 else "",
+            "Ceiling: the true outcome probabilities scored on the same samples." if self.has_ceiling else "",
+        ]
+        return " ".join(part for part in parts if part)
+
+    @property
+    def has_ceiling(self) -> bool:
+        return any(row.ceiling is not None for row in self.rows)
+
+
+def build_table(
+    runs: pd.DataFrame,
+    group: RunGroup,
+    order: Sequence[str],
+    paper: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
+) -> ResultTable:
+    """The table of one group of runs.
+
+    Args:
+        runs: all stored runs, as `collect` gives them. group: the runs to show.
+        order: model names in the order of columns; others follow by name.
+        paper: published figures to stand beside, as `published` gives them.
+        notes: further sentences below the table.
+    """
+    place = {name: position for position, name in enumerate(group.runs)}
+    members = runs[runs["run"].isin(place)]
+    members = members.assign(asked=members["run"].map(place)).sort_values("asked")
+    done, failed = members[members["status"] == "done"], members[members["status"] == "failed"]
+    failed = failed[~failed["run"].isin(done["run"])]
+    found = set(members["model"])
+    columns = (*(name for name in order if name in found), *sorted(found - set(order)))
+    titles = dict(zip(members["model"], members["title"], strict=True))
+    chosen, left_out = _choose_variants(done, titles)
+    rows = _rows(chosen, members, columns, paper)
+    seeds = tuple(sorted({int(seed) for frame in chosen.values() for seed in frame["seed"]}))
+    all_notes = [*left_out, *_gaps(rows, titles, len(seeds)), *_failures(failed, titles), *notes]
+    if paper is not None and bool(group.caption["data"]["simulated"]):
+        all_notes.append("The paper's figures are from MIMIC-IV; a difference from simulated data measures nothing.")
+    return ResultTable(group, columns, titles, tuple(rows), seeds, tuple(all_notes), paper is not None)
+
+
+def _choose_variants(
+    done: pd.DataFrame, titles: Mapping[str, str]
+) -> tuple[dict[tuple[str, str], pd.DataFrame], list[str]]:
+    """Finished runs by model and task; of runs with different options or task sets only the latest kind is taken."""
+    chosen: dict[tuple[str, str], pd.DataFrame] = {}
+    dropped: dict[str, set[str]] = {}
+    by_task = done.assign(task=done["tasks"].map(list)).explode("task")
+    for (model, task), frame in by_task.groupby(["model", "task"], sort=False):
+        latest = frame["variant"].iloc[-1]
+        chosen[model, task] = frame[frame["variant"] == latest]
+        dropped.setdefault(model, set()).update(frame.loc[frame["variant"] != latest, "run"])
+    notes = [
+        f"{titles[model]}: {len(names)} runs with other settings or tasks are left out for the latest ones."
+        for model, names in dropped.items()
+        if names
+    ]
+    return chosen, notes
+
+
+def _rows(
+    chosen: Mapping[tuple[str, str], pd.DataFrame],
+    members: pd.DataFrame,
+    columns: Sequence[str],
+    paper: pd.DataFrame | None,
+) -> list[Row]:
+    asked = {task for tasks in members["tasks"] for task in tasks}
+    printed = {} if paper is None else {(row.task, row.metric, row.model): row for row in paper.itertuples()}
+    rows = []
+    for task in (task for task in TASKS if task in asked):
+        for metric in TASKS[task].metrics:
+            cells = {
+                model: _cell(chosen.get((model, task)), task, metric, printed.get((task, metric, model)))
+                for model in columns
+            }
+            rows.append(Row(task, metric, _ranked(cells), _ceiling(chosen, task, metric)))
+    return rows
+
+
+def _cell(frame: pd.DataFrame | None, task: str, metric: str, printed: Any) -> Cell | None:
+    if frame is None:
+        return None
+    values = [value for metrics in frame["metrics"] if _defined(value := metrics.get(task, {}).get(metric))]
+    mean = math.fsum(values) / len(values) if values else None
+    std = float(pd.Series(values).std(ddof=1)) if len(values) > 1 else None
+    published = (float(printed.mean), float(printed.std)) if printed is not None else (None, None)
+    return Cell(len(frame), mean, std, 0, *published)
+
+
+def _ranked(cells: Mapping[str, Cell | None]) -> dict[str, Cell | None]:
+    """Cells with their ranks. Every reported metric is better when larger."""
+    printed = {name: round(cell.mean, DIGITS) for name, cell in cells.items() if cell and cell.mean is not None}
+    if len(printed) < 2:
+        return dict(cells)
+    best = sorted(set(printed.values()), reverse=True)
+    ranked = dict(cells)
+    for name, value in printed.items():
+        cell = cells[name]
+        if cell and value in best[:2]:
+            rank = best.index(value) + 1
+            ranked[name] = Cell(cell.seeds, cell.mean, cell.std, rank, cell.published_mean, cell.published_std)
+    return ranked
+
+
+def _ceiling(chosen: Mapping[tuple[str, str], pd.DataFrame], task: str, metric: str) -> float | None:
+    for (_, name), frame in chosen.items():
+        if name == task:
+            for ceiling in frame["ceiling"]:
+                if _defined(value := ceiling.get(task, {}).get(metric)):
+                    return value
+    return None
+
+
+def _gaps(rows: Sequence[Row], titles: Mapping[str, str], seeds: int) -> list[str]:
+    """Sentences on cells that rest on fewer seeds than others, or have no value."""
+    short: dict[str, list[str]] = {}
+    undefined: dict[str, None] = {}
+    for row in (row for row in rows if row.main):
+        for model, cell in row.cells.items():
+            if cell and cell.seeds < seeds:
+                short.setdefault(f"{titles[model]} has {cell.seeds} of {seeds} seeds", []).append(row.task)
+            if cell and cell.mean is None:
+                undefined[f"{TASKS[row.task].title} {metric_title(row.metric)}"] = None
+    notes = [f"{what} on {', '.join(TASKS[t].title for t in dict.fromkeys(tasks))}." for what, tasks in short.items()]
+    if undefined:
+        notes.append(f"n.a.: not defined on these test samples, where a class is absent ({', '.join(undefined)}).")
+    if any(cell is None for row in rows for cell in row.cells.values()):
+        notes.append("-: no finished run.")
+    return notes
+
+
+def _failures(failed: pd.DataFrame, titles: Mapping[str, str]) -> list[str]:
+    if failed.empty:
+        return []
+    shown = [
+        f"{titles[run.model]}, {' '.join(TASKS[task].title for task in run.tasks)}, seed {run.seed}"
+        for run in failed.head(3).itertuples()
+    ]
+    more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+    return [f"{len(failed)} failed runs are missing: {'; '.join(shown)}{more}."]
+
+
+def _defined(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

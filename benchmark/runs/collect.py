@@ -1,0 +1,67 @@
+"""Stored runs as a table, one row a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.errors import UserError
+from benchmark.runs.folder import FORMAT, finished_runs
+
+COLUMNS = (
+    "run",
+    "status",
+    "group",
+    "model",
+    "title",
+    "tasks",
+    "seed",
+    "variant",
+    "metrics",
+    "ceiling",
+    "finished",
+    "error",
+    "caption",
+)
+
+
+def collect(out: Path) -> pd.DataFrame:
+    """All finished and failed runs under `out`; see `COLUMNS`.
+
+    `metrics` and `ceiling` are mappings by task and metric; `caption` holds the facts on data, protocol and encoder.
+    """
+    rows = [_row(read_run(folder)) for folder in finished_runs(out)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a run's run.json says."""
+    file = folder / "run.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise UserError(f"cannot read {file}: {fault}; delete its folder to have the run repeated") from fault
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(f"{file} is not of format {FORMAT}; delete its folder to have the run repeated")
+    return record
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run": record["run"],
+        "status": record["status"],
+        "group": record["group"],
+        "model": record["model"]["name"],
+        "title": record["model"]["title"],
+        "tasks": tuple(record["job"]["tasks"]),
+        "seed": record["job"]["seed"],
+        "variant": record["variant"],
+        "metrics": record.get("metrics", {}),
+        "ceiling": record.get("info", {}).get("ceiling", {}),
+        "finished": record["finished"],
+        "error": record.get("error", ""),
+        "caption": {key: record[key] for key in ("group", "data", "protocol", "encoder", "code")},
+    }

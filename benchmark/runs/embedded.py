@@ -1,0 +1,56 @@
+"""The embedded cohort: simulated raw files put through the same preparation as real ones, kept between calls."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmark.code_version import COHORT_SOURCES, code_version
+
+Progress = Callable[[str, int, int], None]
+
+
+def embedded_folder(home: Path, patients: int, seed: int) -> Path:
+    """Where the prepared cohort lies, once it is made; each version of the code that makes it has its own folder."""
+    return home / "data" / f"embedded-{patients}-s{seed}-{code_version(COHORT_SOURCES)[:12]}"
+
+
+def embedded_cohort(home: Path, patients: int, seed: int, progress: Progress | None = None) -> Path:
+    """The prepared embedded cohort; simulated and prepared now unless that was done before. Raw files are not kept.
+
+    Args:
+        home: folder of results; the cohort is kept in its `data` folder.
+        patients, seed: of the simulation.
+        progress: called with (what, done, total).
+    """
+    target = embedded_folder(home, patients, seed)
+    if (target / "manifest.json").is_file():
+        return target
+    from benchmark.data.prepare import prepare
+    from benchmark.simulation import simulate
+
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    workshop = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
+    try:
+        raw, prepared = workshop / "raw", workshop / "prepared"
+        simulate(raw, patients, seed, progress=progress)
+        name = f"embedded cohort, {patients} patients"
+        prepare(
+            raw / "mimic-iv",
+            prepared,
+            mimic_cxr=raw / "mimic-cxr",
+            mimic_note=raw / "mimic-note",
+            name=name,
+            progress=progress,
+        )
+        try:
+            os.rename(prepared, target)
+        except OSError:
+            if not (target / "manifest.json").is_file():  # otherwise another process was faster, with the same cohort
+                raise
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return target

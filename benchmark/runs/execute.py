@@ -1,0 +1,204 @@
+"""Executes one job and writes its run folder. Knows nothing of other jobs, of processes or of the screen."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import UserError
+from benchmark.runs.folder import FORMAT, is_done, new_run, write_json
+from benchmark.runs.job import Job
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.data.dataset import PreparedData
+    from benchmark.training import EpochReport, Trained
+
+    Train = Callable[..., Trained]
+    Notify = Callable[[EpochReport], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What jobs of a plan share and what does not change their numbers.
+
+    Attributes:
+        data: folder of the prepared data set. out: folder of the results. device: "cpu" or "cuda".
+        threads: of torch on the CPU. caption: facts that are written into every run.json for readers.
+    """
+
+    data: Path
+    out: Path
+    device: str
+    threads: int
+    caption: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a job ended.
+
+    Attributes:
+        status: "done", "failed", or "skipped" when another process had finished the job already.
+        metrics: by task and metric. seconds: it took. error: last line of what went wrong.
+    """
+
+    job: Job
+    status: str
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+
+
+def execute(
+    job: Job,
+    context: Context,
+    notify: Notify = lambda report: None,
+    train: Train | None = None,
+    data: PreparedData | None = None,
+) -> RunResult:
+    """Trains, tests and stores one job. An error of the job is stored too and never raised.
+
+    Args:
+        job: what to do. context: where and on what.
+        notify: told after every epoch. train: replaces `benchmark.training.train`. data: the data set, already opened.
+    """
+    if is_done(context.out, job.id):
+        return RunResult(job, "skipped")
+    started, clock = datetime.now(UTC), time.perf_counter()
+    try:
+        trained = _train(job, context, notify, train, data)
+        seconds = time.perf_counter() - clock
+        _store(job, context, trained, started, seconds)
+    except UserError as fault:
+        error, trace = str(fault), None
+    except Exception as fault:  # the boundary of a job: whatever a model raises is its result, and the grid goes on
+        error, trace = _one_line(fault), traceback.format_exc()
+    else:
+        return RunResult(job, "done", trained.metrics, seconds)
+    seconds = time.perf_counter() - clock
+    store_failure(job, context, started, seconds, error, trace)
+    return RunResult(job, "failed", seconds=seconds, error=error)
+
+
+def store_failure(job: Job, context: Context, started: datetime, seconds: float, error: str, trace: str | None) -> None:
+    """Keeps the record of a job that did not end well; it does not count as done and is tried again."""
+    with new_run(context.out, job.id, failed=True) as folder:
+        record = _record(job, context, "failed", started, seconds)
+        write_json(folder / "run.json", {**record, "error": error, "traceback": trace})
+
+
+def keyed_hashes(key: bytes, kind: str, values: Iterable[int]) -> list[str]:
+    """Names for numbers that only the holder of `key` can trace back; equal for equal numbers of one kind."""
+    person = kind.encode()
+    return [
+        hashlib.blake2b(
+            int(value).to_bytes(8, "little", signed=True), digest_size=10, key=key, person=person
+        ).hexdigest()
+        for value in values
+    ]
+
+
+def _train(job: Job, context: Context, notify: Notify, train: Train | None, data: PreparedData | None) -> Trained:
+    import torch
+
+    from benchmark import registry
+    from benchmark.config import build_options
+    from benchmark.data.dataset import PreparedData
+    from benchmark.training import TrainingPlan
+    from models.contract import Dimensions
+
+    if train is None:
+        from benchmark.training import train
+    faults: list[str] = []
+    options = build_options(registry.get(job.model), job.options, faults)
+    if faults:
+        raise UserError("; ".join(faults))
+    plan = TrainingPlan(
+        model=job.model,
+        config=options,
+        dimensions=Dimensions(**job.dimensions),
+        tasks=job.tasks,
+        seed=job.seed,
+        batch_size=job.batch_size,
+        epochs=job.epochs,
+        learning_rate=job.learning_rate,
+        task_weights=dict(job.task_weights),
+        halve_learning_rate=job.halve_learning_rate,
+        augmentation=job.augmentation,
+        encoder=job.encoder,
+    )
+    before = torch.get_num_threads()
+    if context.device == "cpu":
+        torch.set_num_threads(context.threads)
+    try:
+        return train(plan, data or PreparedData.open(context.data), torch.device(context.device), notify)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _store(job: Job, context: Context, trained: Trained, started: datetime, seconds: float) -> None:
+    from safetensors.torch import save_file
+
+    key = (context.data / "private" / "key.bin").read_bytes()
+    with new_run(context.out, job.id) as folder:
+        _predictions(trained.predictions, key).to_parquet(folder / "predictions.parquet", index=False)
+        trained.history.to_parquet(folder / "history.parquet", index=False)
+        state = {name: value.detach().cpu().contiguous().clone() for name, value in trained.state.items()}
+        save_file(state, folder / "checkpoint.safetensors", metadata={"run": job.id})
+        record = _record(job, context, "done", started, seconds)
+        write_json(folder / "run.json", {**record, "metrics": trained.metrics, "info": trained.info})
+
+
+def _record(job: Job, context: Context, status: str, started: datetime, seconds: float) -> dict[str, Any]:
+    from benchmark import registry
+    from benchmark.runs.environment import environment
+
+    entry = registry.get(job.model)
+    return {
+        "format": FORMAT,
+        "run": job.id,
+        "status": status,
+        "model": {"name": entry.name, "title": entry.title, "paper": entry.paper, "multitask": entry.multitask},
+        "job": asdict(job),
+        "variant": job.variant,
+        **context.caption,
+        "environment": environment(context.device, context.threads),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _predictions(frames: Mapping[str, pd.DataFrame], key: bytes) -> pd.DataFrame:
+    """One row a test sample and task; labels and probabilities as lists, masked labels as NaN."""
+    import pandas as pd
+
+    tables = []
+    for task, frame in frames.items():
+        table = pd.DataFrame({"task": task, "sample": keyed_hashes(key, "sample", frame["sample"])})
+        table["patient"] = keyed_hashes(key, "patient", frame["patient"])
+        for column in (name for name in frame.columns if name.startswith("present_")):
+            table[column] = frame[column].to_numpy(bool)
+        for column in ("y", "p"):
+            table[column] = list(_numbered(frame, column).to_numpy("float32"))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _numbered(frame: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """The columns prefix0, prefix1, ... in the order of their numbers."""
+    names = [name for name in frame.columns if name[: len(prefix)] == prefix and name[len(prefix) :].isdigit()]
+    return frame[sorted(names, key=lambda name: int(name[len(prefix) :]))]
+
+
+def _one_line(fault: Exception) -> str:
+    text = " ".join(str(fault).split())
+    return f"{type(fault).__name__}: {text[:300]}" if text else type(fault).__name__

@@ -1,0 +1,196 @@
+"""Ways to get jobs done: in this process, or by a pool of worker processes. More (clusters) can be added beside them.
+
+An executor takes jobs in order and tells what happens through events; it never raises because a job failed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Protocol
+
+from benchmark.runs.execute import Context, RunResult, execute, store_failure
+from benchmark.runs.job import Job
+
+if TYPE_CHECKING:
+    from benchmark.training import EpochReport
+
+
+@dataclass(frozen=True)
+class Started:
+    """A job has begun."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """A job has finished one task's part of an epoch."""
+
+    job: Job
+    report: EpochReport
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job is over."""
+
+    result: RunResult
+
+
+Event = Started | Advanced | Ended
+Tell = Callable[[Event], None]
+Execute = Callable[..., RunResult]
+
+
+class Executor(Protocol):
+    """Executes all jobs and returns when none is left."""
+
+    def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None: ...
+
+
+class InProcess:
+    """One job after another, here. The default on a GPU."""
+
+    def __init__(self, execute: Execute = execute) -> None:
+        self.execute = execute
+
+    def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
+        for job in jobs:
+            tell(Started(job))
+            tell(Ended(self.execute(job, context, lambda report, job=job: tell(Advanced(job, report)))))
+
+
+class ProcessPool:
+    """A fixed number of fresh processes that live as long as there are jobs.
+
+    A worker that dies (killed, out of memory) costs its job only: the job is recorded as failed and another worker
+    takes its place. Workers end by themselves when this process is gone, however it went.
+    """
+
+    def __init__(self, workers: int, execute: Execute = execute) -> None:
+        self.workers, self.execute = workers, execute
+        self._spawn = get_context("spawn")
+
+    def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
+        waiting = list(reversed(jobs))
+        crew: dict[Connection, _Worker] = {}
+        try:
+            while waiting or crew:
+                while waiting and len(crew) < self.workers:
+                    worker = self._hire(context)
+                    crew[worker.pipe] = worker
+                    worker.give(waiting.pop(), tell)
+                for pipe in wait(list(crew)):
+                    worker = crew[pipe]
+                    try:
+                        event = pipe.recv()
+                    except (EOFError, OSError):
+                        del crew[pipe]
+                        tell(Ended(worker.buried(context)))
+                        continue
+                    tell(event)
+                    if isinstance(event, Ended):
+                        if waiting:
+                            worker.give(waiting.pop(), tell)
+                        else:
+                            del crew[pipe]
+                            worker.dismiss()
+        finally:
+            for worker in crew.values():
+                worker.process.kill()
+            for worker in crew.values():
+                worker.process.join()
+
+    def _hire(self, context: Context) -> _Worker:
+        ours, theirs = self._spawn.Pipe()
+        process = self._spawn.Process(target=_work, args=(theirs, context, self.execute), daemon=True)
+        with _threads_in_environment(context):
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+
+class _Worker:
+    """The pool's view of one process."""
+
+    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
+        self.process, self.pipe = process, pipe
+        self.job: Job | None = None
+        self.since = datetime.now(UTC)
+
+    def give(self, job: Job, tell: Tell) -> None:
+        self.job, self.since = job, datetime.now(UTC)
+        tell(Started(job))
+        with suppress(BrokenPipeError):  # it died; `wait` reports that
+            self.pipe.send(job)
+
+    def dismiss(self) -> None:
+        with suppress(BrokenPipeError):
+            self.pipe.send(None)
+        self.process.join()
+
+    def buried(self, context: Context) -> RunResult:
+        """The result of the job that the process did not survive."""
+        self.process.join()
+        code, job = self.process.exitcode, self.job
+        assert job is not None
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+        error = f"the worker process {how}" + (" (out of memory?)" if code == -9 else "")
+        seconds = (datetime.now(UTC) - self.since).total_seconds()
+        store_failure(job, context, self.since, seconds, error, None)
+        return RunResult(job, "failed", seconds=seconds, error=error)
+
+
+class _threads_in_environment:
+    """Lets numeric libraries of a new process start with the right number of threads; they read it once, at import."""
+
+    NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
+
+    def __init__(self, context: Context) -> None:
+        self.value = str(context.threads)
+
+    def __enter__(self) -> None:
+        self.before = {name: os.environ.get(name) for name in self.NAMES}
+        os.environ.update(dict.fromkeys(self.NAMES, self.value))
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self.before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _work(pipe: Connection, context: Context, execute: Execute) -> None:
+    """Life of a worker process: one job after another until told to stop."""
+    import signal
+    import warnings
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the pool decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.filterwarnings("ignore", category=UserWarning, module="benchmark.registry")  # told once, by the parent
+
+    def tell(event: Event) -> None:
+        try:
+            pipe.send(event)
+        except OSError:  # the pool is gone: nobody waits for this job, and its end must not be stored as a failure
+            os._exit(1)
+
+    with suppress(EOFError):
+        while (job := pipe.recv()) is not None:
+            tell(Ended(execute(job, context, lambda report, job=job: tell(Advanced(job, report)))))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,114 @@
+"""Which runs belong into one table.
+
+A run's folder says what it was made from. Still, one run can belong to several comparisons: if only the task weights of
+multitask training change, the single-task models' runs stay valid and are not repeated. So each call of the runner
+leaves a small file that lists its jobs:
+
+    OUT/plans/<group>-<hash of the list>.json
+
+Runs of different data, protocols or code never share a group.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.errors import UserError
+from benchmark.runs.folder import write_json
+from benchmark.runs.job import digest
+from benchmark.runs.plan import Plan
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that may stand in one table.
+
+    Attributes:
+        id: hash that they share. caption: facts of data, protocol, encoder and code, as in every run.json.
+        runs: ids of their jobs, the latest asked-for last. newest: when one of them was last asked for (ISO time).
+    """
+
+    id: str
+    caption: Mapping[str, Any]
+    runs: tuple[str, ...]
+    newest: str
+
+
+def caption_of(plan: Plan, code: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that every run of a plan records beside its job."""
+    encoder = plan.encoder
+    return {
+        "group": plan.group,
+        "data": {
+            "name": plan.data.name,
+            "fingerprint": plan.data.fingerprint,
+            "simulated": plan.data.simulated,
+            "samples": {task: dict(parts) for task, parts in plan.data.samples.items()},
+        },
+        "protocol": plan.protocol.model_dump(mode="json"),
+        "encoder": {"key": encoder.key, "name": encoder.name, "width": encoder.width} if encoder else None,
+        "code": dict(code),
+    }
+
+
+def record_plan(out: Path, plan: Plan, caption: Mapping[str, Any]) -> None:
+    """Notes which jobs were asked for together, whether or not they have to run."""
+    jobs = [job.id for job in plan.jobs]
+    folder = out / "plans"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{plan.group}-{digest(sorted(jobs))}.json"
+    asked = datetime.now(UTC).isoformat(timespec="milliseconds")
+    handle, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=folder)
+    os.close(handle)
+    write_json(Path(temporary), {**caption, "asked": asked, "jobs": jobs})
+    os.replace(temporary, target)
+
+
+def groups(out: Path, runs: pd.DataFrame) -> list[RunGroup]:
+    """All groups among the stored runs, the newest first; `runs` as `collect` gives them."""
+    members: dict[str, dict[str, None]] = {}
+    newest: dict[str, str] = {}
+    captions: dict[str, Mapping[str, Any]] = {}
+    for run in runs.sort_values("finished").itertuples():
+        members.setdefault(run.group, {})[run.run] = None
+        newest[run.group] = max(newest.get(run.group, ""), run.finished)
+        captions[run.group] = run.caption
+    known = set(runs["run"])
+    for plan in sorted(_plans(out), key=lambda plan: plan["asked"]):
+        present = [job for job in plan["jobs"] if job in known]
+        if not present:
+            continue
+        group = members.setdefault(plan["group"], {})
+        for job in present:
+            group.pop(job, None)
+            group[job] = None
+        newest[plan["group"]] = max(newest.get(plan["group"], ""), plan["asked"])
+        captions[plan["group"]] = {key: value for key, value in plan.items() if key not in ("asked", "jobs")}
+    found = [RunGroup(name, captions[name], tuple(runs), newest[name]) for name, runs in members.items()]
+    return sorted(found, key=lambda group: group.newest, reverse=True)
+
+
+def choose(found: list[RunGroup], wanted: str | None) -> RunGroup:
+    """The group whose id starts with `wanted`, or the newest."""
+    if not found:
+        raise UserError("there are no runs yet; `bench run` makes some")
+    if wanted is None:
+        return found[0]
+    matches = [group for group in found if group.id.startswith(wanted)]
+    if len(matches) != 1:
+        said = "no group" if not matches else f"{len(matches)} groups"
+        raise UserError(f"{said} of runs starts with {wanted!r}. Allowed: {', '.join(group.id for group in found)}")
+    return matches[0]
+
+
+def _plans(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text(encoding="utf-8")) for file in (out / "plans").glob("[!.]*.json")]

@@ -1,0 +1,133 @@
+"""Carries out a request: data, note embeddings, plan, execution. `bench run` is this and a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from benchmark.code_version import code_version
+from benchmark.config import RunConfig
+from benchmark.errors import UserError
+from benchmark.manifest import DataInfo, read_manifest
+from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
+from benchmark.runs.environment import git_commit
+from benchmark.runs.execute import Context, RunResult
+from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell
+from benchmark.runs.folder import is_done, remove_abandoned
+from benchmark.runs.groups import caption_of, record_plan
+from benchmark.runs.plan import Encoder, Plan, make_plan
+from benchmark.runs.tally import Tally
+from benchmark.tasks import TASKS
+
+Watch = Callable[[Tally], AbstractContextManager[Tell]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a call of the runner did.
+
+    Attributes:
+        plan: what was asked for. done_before: ids of jobs that were finished already. results: of the others, by id.
+        seconds: they took.
+    """
+
+    plan: Plan
+    done_before: frozenset[str]
+    results: Mapping[str, RunResult]
+    seconds: float
+
+    @property
+    def failed(self) -> list[RunResult]:
+        return [result for result in self.results.values() if result.status == "failed"]
+
+
+def prepare_plan(config: RunConfig, progress: Progress | None = None) -> Plan:
+    """Everything up to the jobs: makes the embedded cohort and the note embeddings where they are missing."""
+    data, encoder = config.data, None
+    if data is None or data.modalities.get("note"):
+        encoder = find_encoder(config)  # first, so that an encoder out of reach is told before any work is done
+    if data is None:
+        cohort = config.protocol.cohort
+        data = read_manifest(embedded_cohort(config.out, cohort.patients, cohort.seed, progress))
+    _require_tasks(config, data)
+    if encoder:
+        _embed(config, data, progress)
+    return make_plan(config, data, encoder)
+
+
+def preview(config: RunConfig) -> Plan | None:
+    """The plan for a dry run, which makes nothing; None if the embedded cohort does not exist yet."""
+    data = config.data
+    if data is None:
+        folder = embedded_folder(config.out, config.protocol.cohort.patients, config.protocol.cohort.seed)
+        if not (folder / "manifest.json").is_file():
+            return None
+        data = read_manifest(folder)
+    _require_tasks(config, data)
+    return make_plan(config, data, find_encoder(config) if data.modalities.get("note") else None)
+
+
+def find_encoder(config: RunConfig) -> Encoder:
+    """The protocol's note encoder; a `UserError` within seconds if it is not to be had."""
+    from benchmark.data.note_encoder import encoder_key, resolve
+
+    source = resolve(config.protocol.note_encoder)
+    return Encoder(encoder_key(source, config.protocol.dimensions.note_tokens), source.name, source.width)
+
+
+def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | None = None) -> Summary:
+    """Executes the jobs of `plan` that are not finished yet.
+
+    Args:
+        config, plan: what to do. watch: shows a tally while jobs run, and gives the function that takes the events.
+        executor: instead of the one that suits the device and the number of workers.
+    """
+    out, device = config.out, device_of(config)
+    remove_abandoned(out)
+    caption = caption_of(plan, {"version": code_version(), "commit": git_commit()})
+    record_plan(out, plan, caption)
+    done = frozenset(job.id for job in plan.jobs if is_done(out, job.id))
+    waiting = [job for job in plan.jobs if job.id not in done]
+    tally = Tally(plan.jobs, done, plan.data.samples)
+    if waiting:
+        # One thread on the CPU, whatever the executor: sums in another order would give other last digits.
+        context = Context(plan.data.path, out, device, threads=1, caption=caption)
+        workers = worker_count(config, device, len(waiting))
+        executor = executor or (InProcess() if workers == 1 else ProcessPool(workers))
+        with watch(tally) as tell:
+            executor.run(waiting, context, tell)
+    return Summary(plan, done, tally.results, tally.elapsed)
+
+
+def device_of(config: RunConfig) -> str:
+    """ "cpu" or "cuda"."""
+    if config.device != "auto":
+        return config.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def worker_count(config: RunConfig, device: str, jobs: int | None) -> int:
+    """Processes side by side: as asked; otherwise one on a GPU, and one a core on the CPU; never more than jobs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = config.workers or (1 if device == "cuda" else cores)
+    return max(1, min(count, jobs if jobs is not None else count))
+
+
+def _require_tasks(config: RunConfig, data: DataInfo) -> None:
+    missing = [task for task in config.tasks if task not in data.samples]
+    if missing:
+        reasons = "; ".join(f"{task}: {data.impossible.get(task, 'no samples')}" for task in missing)
+        raise UserError(f"not possible on {data.name}: {reasons}. Allowed: {', '.join(data.samples)}")
+
+
+def _embed(config: RunConfig, data: DataInfo, progress: Progress | None) -> None:
+    """Makes the embeddings of all texts that the tasks read."""
+    from benchmark.data.note_encoder import ensure_embeddings
+
+    sections = {TASKS[task].note_section for task in config.tasks}
+    tokens = config.protocol.dimensions.note_tokens
+    ensure_embeddings(data.path, config.protocol.note_encoder, sections, tokens, device_of(config), progress)

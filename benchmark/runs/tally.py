@@ -1,0 +1,111 @@
+"""Keeps count of a running grid: what is done, what runs, how long it may still take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmark.runs.execute import RunResult
+from benchmark.runs.executors import Advanced, Ended, Event, Started
+from benchmark.runs.job import Job
+
+if TYPE_CHECKING:
+    from benchmark.training import EpochReport
+
+
+@dataclass
+class Cell:
+    """State of the runs of one model on one task, over seeds."""
+
+    total: int = 0
+    done: int = 0
+    running: int = 0
+    failed: int = 0
+
+
+class Tally:
+    """Follows the events of an executor.
+
+    Attributes:
+        jobs: of the whole grid. running: jobs at work with their latest report. results: of jobs ended in this call.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        done_before: frozenset[str],
+        samples: Mapping[str, Mapping[str, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.jobs, self.done_before, self.clock = jobs, done_before, clock
+        self.running: dict[str, tuple[Job, EpochReport | None]] = {}
+        self.results: dict[str, RunResult] = {}
+        self._cost = {job.id: job.cost(samples) for job in jobs}
+        self._started = clock()
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.running[event.job.id] = (event.job, None)
+        elif isinstance(event, Advanced):
+            self.running[event.job.id] = (event.job, event.report)
+        elif isinstance(event, Ended):
+            self.running.pop(event.result.job.id, None)
+            self.results[event.result.job.id] = event.result
+
+    @property
+    def ended(self) -> int:
+        return len(self.done_before) + len(self.results)
+
+    @property
+    def failed(self) -> int:
+        return sum(result.status == "failed" for result in self.results.values())
+
+    @property
+    def elapsed(self) -> float:
+        return self.clock() - self._started
+
+    def seconds_left(self) -> float | None:
+        """From the share of the work done in this call and the time it took; None before there is anything to go by."""
+        work = sum(self._cost[name] for name, result in self.results.items() if result.status != "skipped")
+        work += sum(self._cost[name] * self.share(name) for name in self.running)
+        rest = sum(
+            self._cost[job.id] for job in self.jobs if job.id not in self.done_before and job.id not in self.results
+        )
+        rest -= sum(self._cost[name] * self.share(name) for name in self.running)
+        return self.elapsed * rest / work if work else None
+
+    def share(self, job_id: str) -> float:
+        """Part of a running job's epochs that is over."""
+        _, report = self.running[job_id]
+        return report.epoch / report.epochs if report else 0.0
+
+    def grid(self) -> dict[str, dict[str, Cell]]:
+        """Cells by model and task."""
+        cells: dict[str, dict[str, Cell]] = {}
+        for job in self.jobs:
+            for task in job.tasks:
+                cell = cells.setdefault(job.model, {}).setdefault(task, Cell())
+                result = self.results.get(job.id)
+                cell.total += 1
+                cell.done += job.id in self.done_before or (result is not None and result.status != "failed")
+                cell.failed += result is not None and result.status == "failed"
+                cell.running += job.id in self.running
+        return cells
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time for readers.
+
+    >>> duration(7), duration(185), duration(7512), duration(None)
+    ('7 s', '3 min 5 s', '2 h 5 min', '?')
+    """
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

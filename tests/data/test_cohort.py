@@ -1,0 +1,147 @@
+"""Which stays are chosen, when a patient counts as dead in the unit, and what makes a readmission."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from raw_files import START, Hospital, hours
+
+from benchmark.data.cohort import build_cohort, read_diagnoses
+from benchmark.data.raw import RawMimic
+from benchmark.errors import UserError
+
+
+def cohort_of(hospital: Hospital, tmp_path: Path):
+    raw = RawMimic(hospital.write(tmp_path)["mimic_iv"])
+    cohort = build_cohort(raw)
+    return cohort, cohort.stays.set_index("stay_id")
+
+
+def test_selection_counts_stays_after_transfers_are_gone(tmp_path):
+    hospital = Hospital()
+    for subject in (1, 2, 3, 4, 5):
+        hospital.patient(subject, age=17 if subject == 4 else 60)
+        hospital.admission(subject, subject * 10)
+    hospital.stay(1, 10, 101)
+    hospital.stay(1, 10, 102, start=90, units=("MICU", "SICU"))  # a transfer does not count as a second stay
+    hospital.stay(2, 20, 201)
+    hospital.stay(2, 20, 202, start=90)
+    hospital.stay(3, 30, 301, length=None)
+    hospital.stay(4, 40, 401)
+    hospital.stay(5, 99, 501)  # admission unknown
+    hospital.stay(5, 50, 502)
+    cohort, stays = cohort_of(hospital, tmp_path)
+    assert list(stays.index) == [101, 502]
+    assert [(step.kept, step.dropped) for step in cohort.steps] == [(8, 0), (7, 1), (6, 1), (4, 2), (3, 1), (2, 1)]
+
+
+def test_age_is_counted_to_the_year_of_the_stay(tmp_path):
+    hospital = Hospital()
+    hospital.patient(1, age=16, year=START.year - 2)
+    hospital.patient(2, age=20, year=START.year + 3)
+    for subject in (1, 2):
+        hospital.admission(subject, subject)
+        hospital.stay(subject, subject, subject)
+    _, stays = cohort_of(hospital, tmp_path)
+    assert stays.age.to_dict() == {1: 18}
+
+
+@pytest.mark.parametrize(
+    ("death", "expired", "discharge", "in_hospital", "in_icu"),
+    [
+        (None, 0, 240, False, False),
+        (60, 1, 60, True, True),
+        (78.9, 1, 79, True, True),  # the unit is left at hour 73: within six hours of grace
+        (79.1, 1, 80, True, False),
+        (None, 1, 75, True, True),  # moment of death unknown: the discharge
+        (None, 1, 100, True, False),
+        (250, 0, 240, True, False),  # later than the discharge, flag not set: a death all the same
+    ],
+)
+def test_death_flags(tmp_path, death, expired, discharge, in_hospital, in_icu):
+    hospital = Hospital()
+    hospital.patient(1, dod=START + hours(1))  # a date within the stay says nothing by itself
+    hospital.admission(1, 10, end=discharge, death=death, expired=expired)
+    hospital.stay(1, 10, 100, start=1, length=72)
+    _, stays = cohort_of(hospital, tmp_path)
+    assert (stays.died_in_hospital[100], stays.died_in_icu[100]) == (in_hospital, in_icu)
+    moment = (death if death is not None else discharge) - 1 if in_hospital else None
+    assert stays.death_hour[100] == pytest.approx(moment) if in_hospital else pd.isna(stays.death_hour[100])
+
+
+DAY = 24.0
+
+
+@pytest.mark.parametrize(
+    ("first", "next_start", "dod_day", "expected"),
+    [
+        ({}, None, None, (False, False, False, False)),
+        ({}, 10 * DAY + 1, None, (False, True, False, False)),
+        ({}, 40 * DAY, None, (False, True, False, False)),  # 30 days to the second
+        ({}, 40 * DAY + 0.01, None, (False, False, False, False)),
+        ({}, 10 * DAY, None, (False, False, False, False)),  # no gap at all
+        ({}, 8 * DAY, None, (False, False, False, False)),  # overlapping admissions
+        ({}, None, 10, (False, False, True, False)),  # dies on the day of discharge
+        ({}, None, 40, (False, False, True, False)),
+        ({}, None, 41, (False, False, False, False)),
+        ({"death": 200.0}, None, 8, (True, False, False, False)),
+        ({"expired": 1}, None, None, (True, False, False, False)),  # blank time of death
+        ({"death": 70.0}, None, 2, (False, False, False, True)),
+        ({"death": 70.0}, 20 * DAY, 2, (False, True, False, True)),  # contradictory rows: dropped all the same
+    ],
+)
+def test_readmission_truth_table(tmp_path, first, next_start, dod_day, expected):
+    hospital = Hospital()
+    hospital.patient(1, dod=None if dod_day is None else START + hours(24 * dod_day))
+    hospital.admission(1, 10, end=10 * DAY, **first)
+    hospital.stay(1, 10, 100)
+    if next_start is not None:
+        hospital.admission(1, 20, start=next_start, end=next_start + 100)
+        hospital.stay(1, 20, 200, start=next_start + 1)
+    _, stays = cohort_of(hospital, tmp_path)
+    assert tuple(stays.loc[100, ["ward_death", "readmitted", "late_death", "dropped"]]) == expected
+
+
+def test_return_without_a_stay_of_the_cohort_is_none(tmp_path):
+    hospital = Hospital()
+    hospital.patient(1)
+    hospital.admission(1, 10)
+    hospital.stay(1, 10, 100)
+    hospital.admission(1, 20, start=300, end=400)
+    hospital.stay(1, 20, 200, start=301, units=("MICU", "SICU"))
+    _, stays = cohort_of(hospital, tmp_path)
+    assert not stays.readmitted.any()
+
+
+def test_diagnoses_are_stripped_and_single(tmp_path):
+    hospital = Hospital()
+    for code, version in (("4019  ", 9), ("4019", 9), ("4019", 10), ("0389", 9)):
+        hospital.diagnosis(1, 10, code, version)
+    hospital.diagnosis(2, 20, "41071", 9)
+    hospital.stay(1, 10, 100)
+    raw = RawMimic(hospital.write(tmp_path, compress=False)["mimic_iv"])
+    table = read_diagnoses(raw, pd.Series([10]))
+    assert table.values.tolist() == [[10, "0389", 9], [10, "4019", 9], [10, "4019", 10]]
+
+
+def test_raw_errors_name_file_and_column(tmp_path):
+    paths = Hospital().write(tmp_path)
+    raw = RawMimic(paths["mimic_iv"])
+    with pytest.raises(UserError, match=r"patients\.csv\.gz: no column nose"):
+        raw.scan("hosp/patients", ["subject_id", "nose"])
+    with pytest.raises(UserError, match="no such folder"):
+        RawMimic(tmp_path / "nowhere")
+    (paths["mimic_iv"] / "icu" / "icustays.csv.gz").unlink()
+    with pytest.raises(UserError, match="icustays"):
+        RawMimic(paths["mimic_iv"])
+
+
+def test_bad_values_are_the_users_errors(tmp_path):
+    hospital = Hospital()
+    hospital.stay(1, 10, 100)
+    hospital.rows["icu/icustays"][0]["intime"] = "yesterday"
+    raw = RawMimic(hospital.write(tmp_path)["mimic_iv"])
+    with pytest.raises(UserError, match="icu/icustays"):
+        build_cohort(raw)

@@ -1,0 +1,113 @@
+"""Sections of discharge summaries."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from benchmark.data.notes import (
+    brief_hospital_course,
+    extract_sections,
+    find_section,
+    one_per_admission,
+    past_medical_history,
+    statistics,
+)
+
+NOTE = """ \nName:  ___                     Unit No:   ___
+ \nHistory of Present Illness:
+A man with a past medical history: see below, and PMH of gout.
+Past medical history is long; social history of smoking.
+
+Past Medical History:
+1. HTN
+2. DM2 (A1c 7.2%), followed by Dr. ___
+Social history of note is none.
+Past Surgical History: CABG
+
+Social History:
+___
+Family History: father had CAD
+
+Brief Hospital Course:
+# Sepsis: treated.
+The discharge instructions were given.
+
+Medications on Admission:
+1. Aspirin
+Discharge Disposition:
+Home
+"""
+
+
+def test_sections_end_at_the_next_heading_and_running_text_is_no_heading():
+    assert past_medical_history(NOTE) == (
+        "1. HTN 2. DM2 (A1c 7.2%), followed by Dr. Social history of note is none. Past Surgical History: CABG"
+    )
+    assert brief_hospital_course(NOTE) == "# Sepsis: treated. The discharge instructions were given."
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\r"])
+def test_line_ends_do_not_matter(newline: str):
+    assert past_medical_history(NOTE.replace("\n", newline)) == past_medical_history(NOTE)
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "PAST MEDICAL HISTORY:",
+        "Past Medical/Surgical History",
+        "  past medical & surgical history :",
+        "PMHx:",
+        "PMH/PSH:",
+    ],
+)
+def test_heading_variants(heading: str):
+    assert past_medical_history(f"{heading}\nCOPD\n\nPhysical Examination:\nwell") == "COPD"
+    assert past_medical_history("PMH: COPD,\tgout\nFAMILY HISTORY\nnone") == "COPD, gout"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "status"),
+    [
+        ("Chief Complaint:\npain", "pmh", "missing"),
+        ("Past Medical History:\n___\n\nSocial History:\n___", "pmh", "empty"),
+        ("Past Medical History:\n___\n ___.\nSocial History:\n___", "pmh", "empty"),
+        ("Past Medical History:\nHTN\nHe was admitted and died.", "pmh", "truncated"),
+        ("Past Medical History:\nHTN\nHospital Course:\nhe died", "pmh", "found"),
+        ("Hospital Course:\nhe improved", "bhc", "truncated"),
+        ("Hospital Course: he improved\nFacility:\n___", "bhc", "found"),
+    ],
+)
+def test_statuses(text: str, name: str, status: str):
+    section = find_section(text, name)
+    assert section.status == status
+    assert (section.text is None) == (status in ("missing", "empty") or (name, status) == ("pmh", "truncated"))
+    assert "died" not in (section.text or "")
+
+
+def test_a_section_without_words_gives_way_to_a_later_one():
+    assert past_medical_history("PMH: ___\nSocial History:\n___\nPast Medical History:\nHTN\nLabs:\n") == "HTN"
+
+
+def test_many_notes_and_counts():
+    frame = extract_sections([NOTE, None, ""])
+    assert frame.columns.tolist() == ["pmh", "pmh_status", "bhc", "bhc_status"]
+    assert frame["pmh_status"].tolist() == ["found", "missing", "missing"] and frame["bhc"].isna().sum() == 2
+    assert statistics(frame["pmh_status"]) == {"found": 1, "missing": 2, "empty": 0, "truncated": 0}
+    assert extract_sections([]).shape == (0, 4)
+
+
+def test_one_note_per_admission():
+    rows = [
+        (1, "DS", "2150-01-02", 3, "early"),
+        (1, "DS", "2150-01-03", 1, "late"),
+        (1, "DS", "2150-01-03", 2, "late, higher number"),
+        (1, "AD", "2150-01-09", 9, "addendum"),
+        (2, "AD", "2150-01-09", 1, "only addendum"),
+        (None, "DS", "2150-01-09", 1, "no admission"),
+    ]
+    notes = pd.DataFrame(rows, columns=["hadm_id", "note_type", "charttime", "note_seq", "text"])
+    expected = ["late, higher number", "only addendum"]
+    assert one_per_admission(notes)["text"].tolist() == expected
+    assert one_per_admission(notes.sample(frac=1, random_state=0))["text"].tolist() == expected

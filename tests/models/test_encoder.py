@@ -1,0 +1,179 @@
+"""Streams and readers against the dense masked reference, and what each token may depend on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from random_batches import PATTERNS
+from torch import Tensor
+
+from models.contract import MODALITIES, Layout, Packed
+from models.dense_encoder import DenseCombinationEncoder
+from models.encoder import COMBINATIONS, READERS, READERS_OF, CombinationEncoder, complete_combinations
+
+MIXED = (*PATTERNS, "ehr", "ehr+cxr+note", "ehr+note")
+
+
+def both_encoders(
+    dropout: float = 0.0, layers: int = 3, width: int = 16
+) -> tuple[CombinationEncoder, CombinationEncoder]:
+    torch.manual_seed(0)
+    streams = CombinationEncoder(width, layers, 2, dropout).double()
+    with torch.no_grad():  # biases and norms start degenerate
+        for parameter in streams.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    dense = DenseCombinationEncoder(width, layers, 2, dropout).double()
+    dense.load_state_dict(streams.state_dict())
+    return streams, dense
+
+
+def embedded(
+    patterns: tuple[str, ...], lengths: list[tuple[int, int, int]] | None = None
+) -> tuple[list, Tensor, Tensor]:
+    """Random embedded tokens of each modality, readers and presence; lengths (ehr, cxr, note) a sample."""
+    torch.manual_seed(1)
+    lengths = lengths or [tuple(torch.randint(1, 9, (3,)).tolist()) for _ in patterns]
+    streams = []
+    for m, name in enumerate(MODALITIES):
+        rows = tuple(i for i, pattern in enumerate(patterns) if name in pattern.split("+"))
+        layout = Layout(tuple(lengths[i][m] for i in rows), rows)
+        values = torch.randn(layout.tokens, 16, dtype=torch.float64, requires_grad=True)
+        streams.append(Packed(values, layout) if rows else None)
+    present = torch.tensor([[name in pattern.split("+") for name in MODALITIES] for pattern in patterns])
+    readers = torch.randn(len(patterns), READERS, 16, dtype=torch.float64, requires_grad=True)
+    return streams, readers, present
+
+
+def gradients(
+    encoder: CombinationEncoder, streams: list, readers: Tensor, present: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    output = encoder(readers, streams, present)
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).sin().view_as(output)
+    leaves = [*encoder.parameters(), readers, *(stream.values for stream in streams if stream is not None)]
+    return output, list(torch.autograd.grad((output * weights).sum(), leaves))
+
+
+CASES = {
+    **{pattern: ((pattern,) * 2, [(1, 1, 1), (8, 4, 8)]) for pattern in PATTERNS},
+    "mixed": (MIXED, None),
+    "one group each": (MIXED, [(5, 4, 5)] * len(MIXED)),
+    "long and short": (("ehr+cxr+note", "ehr", "note", "ehr+note"), [(130, 4, 1), (1, 4, 1), (1, 4, 120), (60, 4, 9)]),
+}
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_streams_equal_the_dense_reference_in_values_and_gradients(case, dtype, tolerance):
+    streams, readers, present = embedded(*CASES[case])
+    streams = [stream and stream.with_values(stream.values.detach().to(dtype).requires_grad_()) for stream in streams]
+    readers = readers.detach().to(dtype).requires_grad_()
+    (value, grads), (expected, expected_grads) = (
+        gradients(encoder.to(dtype), streams, readers, present) for encoder in both_encoders()
+    )
+    torch.testing.assert_close(value, expected, rtol=0, atol=tolerance)
+    for grad, other in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, other, rtol=tolerance, atol=tolerance * max(1.0, other.abs().max().item()))
+
+
+def test_dropout_has_the_distribution_of_dropout_on_whole_rows():
+    """Mean and spread over many copies of one sample; means of the dense form without dropout are far off."""
+    copies, quiet = 6_000, both_encoders(0.0, layers=1)[1]
+    streams, readers, present = embedded(("ehr+note",), [(2, 1, 3)])
+    readers = readers.expand(copies, -1, -1)
+    many = [
+        stream and Packed(stream.values.repeat(copies, 1), Layout(stream.layout.lengths * copies, tuple(range(copies))))
+        for stream in streams
+    ]
+    present = present.expand(copies, -1)
+    moments = []
+    with torch.no_grad():
+        for encoder in both_encoders(0.3, layers=1):
+            torch.manual_seed(2)
+            output = encoder.train()(readers, many, present).flatten(1)
+            moments.append((output.mean(0), output.var(0)))
+        plain = quiet(readers[:1], streams, present[:1]).flatten()
+    (mean, var), (expected_mean, expected_var) = moments
+    error = (2 * expected_var / copies).sqrt()
+    assert ((mean - expected_mean).abs() / error).max() < 5
+    assert (var / expected_var).log().abs().max() < 0.2
+    assert ((plain - expected_mean).abs() / error).max() > 20
+
+
+def test_a_whole_row_without_content_keys_still_reads_itself():
+    """The combinations of an absent modality read only themselves: constants, the same for all samples."""
+    encoder, _ = both_encoders()
+    streams, readers, present = embedded(("note", "note+cxr", "note"))
+    readers = readers[:1].expand(3, -1, -1)
+    encoded = encoder(readers, streams, present)
+    ehr = 1 + COMBINATIONS.index((True, False, False))
+    torch.testing.assert_close(encoded[1:, ehr], encoded[:1, ehr].expand(2, -1))
+    assert encoded.isfinite().all()
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_combination_depends_on_exactly_its_members_and_the_task_token_on_all(layers):
+    encoder, _ = both_encoders(layers=layers)
+    streams, readers, present = embedded(("ehr+cxr+note",) * 2)
+    encoded = encoder(readers, streams, present)
+    for reader in range(READERS):
+        grads = torch.autograd.grad(
+            encoded[:, reader].square().sum(),
+            [stream.values for stream in streams],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for m, grad in enumerate(grads):
+            reached = grad is not None and bool(grad.any())
+            assert reached == (reader in READERS_OF[m]), f"reader {reader}, {MODALITIES[m]}"
+
+
+def test_readers_see_readers_as_the_mask_says():
+    encoder, _ = both_encoders()
+    patterns = ("ehr+cxr+note", "ehr", "cxr+note")
+    streams, readers, present = embedded(patterns)
+    encoded = encoder(readers, streams, present)
+    for row in range(len(patterns)):
+        for query in range(READERS):
+            (grad,) = torch.autograd.grad(encoded[row, query].square().sum(), readers, retain_graph=True)
+            keys = {reader for reader in range(READERS) if grad[row, reader].any()}
+            singles = {1 + m for m in range(3) if present[row, m]}
+            assert keys == ({0, 4, 5, 6, 7} | singles if query == 0 else {query})
+            assert not grad[[other for other in range(len(patterns)) if other != row]].any()
+
+
+def test_complete_combinations():
+    present = torch.tensor([[True, False, True], [True, True, True], [False, True, False]])
+    complete = complete_combinations(present)
+    assert complete.sum(1).tolist() == [3, 7, 1]
+    assert [COMBINATIONS[c] for c in complete[0].nonzero().flatten()] == [
+        (True, False, False),
+        (False, False, True),
+        (True, False, True),
+    ]
+
+
+def test_a_sample_without_any_modality_is_refused():
+    encoder, _ = both_encoders()
+    streams, readers, present = embedded(("ehr", "note"))
+    with pytest.raises(ValueError, match=r"batch rows \[1\] own no modality"):
+        encoder(readers, [streams[0], None, None], present)
+
+
+def test_half_precision_keeps_softmax_exact_enough(make_batch):
+    """Under autocast, scores and softmax of the readers stay in float32."""
+    encoder, dense = both_encoders()
+    encoder, dense = encoder.float(), dense.float()
+    streams, readers, present = embedded(MIXED)
+    streams = [stream and stream.with_values(stream.values.detach().float()) for stream in streams]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = encoder(readers.detach().float(), streams, present)
+    full = dense(readers.detach().float(), streams, present)
+    assert (half - full).abs().max() < 0.15
+    assert half.isfinite().all()
+
+
+def test_layers_are_independent_values():
+    encoder = CombinationEncoder(16, 2, 2, 0.1)
+    assert not torch.equal(encoder.layers[0].qkv.weight, encoder.layers[1].qkv.weight)
+    with pytest.raises(ValueError, match="layers 0"):
+        CombinationEncoder(16, 0, 2, 0.1)
