@@ -164,7 +164,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Sizes that all models of a comparison share (FlexCare, section 5.1.3, where not said otherwise).
+    """Sizes that all models of a comparison share; defaults are those of FlexCare.
 
     Attributes:
         width: D. layers, heads: of the transformer encoders. dropout: inside their layers.

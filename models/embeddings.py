@@ -1,4 +1,4 @@
-"""The unimodal embedding layers of every model of the comparison (FlexCare, section 4.1; same class, own weights)."""
+"""The unimodal embedding layers of every model of the comparison: same class, own weights."""
 
 from __future__ import annotations
 

@@ -41,6 +41,8 @@ COMBINATIONS = (
 """Members of each combination, in the order of `MODALITIES`; the three single modalities come first, in that order."""
 
 SINGLES = len(MODALITIES)
+"""Number of modalities M, and so of combinations of a single one."""
+
 READERS = 1 + len(COMBINATIONS)
 """Readers of a sample: the task token at 0, combination c at 1 + c."""
 
@@ -54,6 +56,7 @@ def complete_combinations(present: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _members(device: torch.device) -> Tensor:
     return torch.tensor(COMBINATIONS, device=device)
 

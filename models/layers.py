@@ -11,7 +11,7 @@ from models.ragged import Group, first_tokens, grouping, join, repeat_token
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm transformer encoder layer (FlexCare, Eq. 3-5; the layer of Vaswani et al., 2017, with ReLU).
+    """Post-norm transformer encoder layer (Vaswani et al., 2017), with ReLU.
 
         A  = heads concatenated of softmax(Q K^T / sqrt(D / heads)) V, output projection
         H~ = LayerNorm(H + dropout(A))

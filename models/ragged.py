@@ -83,6 +83,7 @@ def _cut_points(lengths: np.ndarray) -> list[int]:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def grouping(layout: Layout, device: torch.device) -> Grouping:
     """Groups of similar length for `layout`, their index tensors on `device`."""
     lengths = np.asarray(layout.lengths)
@@ -115,24 +116,28 @@ def grouping(layout: Layout, device: torch.device) -> Grouping:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def positions(layout: Layout, device: torch.device) -> Tensor:
     """(N,) place of every token within its sequence, from 0."""
     return torch.from_numpy(np.concatenate([np.arange(length) for length in layout.lengths])).to(device)
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def first_tokens(layout: Layout, device: torch.device) -> Tensor:
     """(n,) position of every sequence's first token."""
     return torch.tensor(layout.offsets, device=device)
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def last_tokens(layout: Layout, device: torch.device) -> Tensor:
     """(n,) position of every sequence's last token."""
     return torch.tensor(layout.offsets, device=device) + torch.tensor(layout.lengths, device=device) - 1
 
 
 @lru_cache(maxsize=1024)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def row_index(rows: tuple[int, ...], device: torch.device) -> Tensor:
     """Batch rows as an index tensor."""
     return torch.tensor(rows, dtype=torch.int64, device=device)
@@ -151,6 +156,7 @@ def unit_layout(rows: Sequence[int]) -> Layout:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def _join_plan(layouts: tuple[Layout, ...], device: torch.device) -> tuple[Layout, Tensor, tuple[Tensor, ...]]:
     pieces = [  # (row, part, length) of every sequence, ordered by row, then by part
         (row, part, length)

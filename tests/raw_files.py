@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from benchmark.data.raw import FINDINGS
 from benchmark.data.split import split_of
+from benchmark.tasks.dia import FINDINGS
 
 START = datetime(2150, 3, 1, 10, 0, 0)
 

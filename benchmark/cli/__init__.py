@@ -21,19 +21,19 @@ HELP = """Compare multimodal clinical prediction models under one cohort, split,
 
 Examples:
 
-    bench run --models all                              train, test and compare everything on the embedded cohort
+    bench run --models all
 
-    bench table --published                             the results so far, beside the paper's
+    bench table --published
 
-    bench list models                                   what can be named
+    bench list models
 
-    bench simulate --patients 1000 --seed 1 raw         MIMIC-shaped files of made-up patients
+    bench simulate --patients 1000 --seed 1 raw
 
-    bench prepare --mimic-iv raw/mimic-iv data/mine     a data set from raw files
+    bench prepare --mimic-iv raw/mimic-iv data/mine
 
-    bench run --models all --data data/mine             the comparison on it
+    bench run --models all --data data/mine
 
-Each verb has more with --help."""
+Each verb says more with --help."""
 
 app = typer.Typer(
     help=HELP,

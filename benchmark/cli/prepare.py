@@ -21,8 +21,7 @@ def prepare_command(
 ) -> None:
     """Turn raw MIMIC files, plain or gzipped, into a data set for `bench run --data`.
 
-    A source that is not given is stated in the cohort report, not an error: without films there is no DIA, without
-    notes no DRG.
+    A source that is not given is no error: without films there is no DIA, without notes no DRG. The report says so.
 
     Examples:
 

@@ -54,7 +54,9 @@ def run_command(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
 ) -> None:
-    """Train, test and compare models. Finished runs are not repeated; failed or interrupted ones are.
+    """Train, test and compare models.
+
+    Finished runs are not repeated; failed or interrupted ones are. The table of results ends it.
 
     Examples:
 
@@ -160,12 +162,15 @@ def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> Non
 
 def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:
     from benchmark.cli.table import make_table, print_table
+    from benchmark.runs.display import shortened
     from benchmark.runs.tally import duration
 
     count = len(summary.results) - len(summary.failed)
     _say(console, f"{count} runs finished in {duration(summary.seconds)}, {len(summary.failed)} failed")
-    for result in summary.failed:
-        _say(console, f"  failed: {result.job.id}: {result.error}")
+    for result in summary.failed[:10]:
+        _say(console, f"  failed: {result.job.id}: {shortened(result.error)}")
+    if len(summary.failed) > 10:
+        _say(console, f"  and {len(summary.failed) - 10} more")
     if summary.failed:
         _say(console, f"  more in run.json of {settings.out / 'runs'}/*.failed; the same command tries them again")
     table, others = make_table(settings.out, summary.plan.group)

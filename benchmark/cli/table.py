@@ -32,7 +32,10 @@ def table_command(
         bool, typer.Option("--all-metrics", help="Also those that the paper's table does not have.")
     ] = False,
 ) -> None:
-    """Print the results so far: mean and sample standard deviation over seeds; also as Markdown, LaTeX and CSV files.
+    """Print the results so far.
+
+    A cell is the mean over seeds, with the sample standard deviation. The same table is written as Markdown, LaTeX and
+    CSV.
 
     Examples:
 

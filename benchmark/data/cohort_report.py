@@ -44,6 +44,9 @@ def cohort_report(
     outcomes = ("died_in_hospital", "died_in_icu", "ward_death", "readmitted", "late_death")
     with_events = stays[stays.first_event.notna()]
     report = {key: manifest[key] for key in ("name", "simulated", "profile", "modalities", "impossible")}
+    report["missing_tables"] = [
+        table for table in ("hosp/labevents", "hosp/diagnoses_icd") if not sources.raw.has(table)
+    ]
     report["selection"] = [vars(step) for step in sources.cohort.steps]
     report["stays"] = {
         "cohort": len(stays),
@@ -121,6 +124,8 @@ def markdown(report: dict[str, Any]) -> str:
         parts.append("These patients are simulated; none of these figures describes real people.")
     if lacking:
         parts.append(f"Not given: {', '.join(lacking)}.")
+    if report["missing_tables"]:
+        parts.append(f"Tables that the MIMIC-IV folder lacks: {', '.join(report['missing_tables'])}.")
     parts += [f"Impossible: {TASKS[task].title} ({reason})." for task, reason in report["impossible"].items()]
     parts += ["## Stays", _selection(report), "## Tasks", _tasks(report), "## Labels", *_labels(report)]
     if "films" in report:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from benchmark.data.raw import FINDINGS, RawMimic, collect
+from benchmark.data.raw import RawMimic, collect
+from benchmark.tasks.dia import FINDINGS
 
 
 def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:

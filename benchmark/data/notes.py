@@ -91,9 +91,6 @@ _RULES = {
     "bhc": _Rule(_headings(_COURSE_STARTS), _headings(_COURSE_ENDS), to_end_of_note=True),
 }
 
-SECTIONS = tuple(_RULES)
-"""Names of the sections: past medical history, brief hospital course."""
-
 
 def clean(text: str) -> str:
     """Text on one line without redaction marks; case and punctuation stay.
@@ -105,7 +102,9 @@ def clean(text: str) -> str:
 
 
 def find_section(text: str, name: str) -> Section:
-    """The section `name` ("pmh" or "bhc") of a discharge summary; the first one that holds words.
+    """The section `name` of a discharge summary, "pmh" (past medical history) or "bhc" (brief hospital course).
+
+    Of several with that heading the first one that holds words.
 
     >>> find_section("Past Medical History:\\n1. HTN\\n2. DM2\\nSocial History:\\n___", "pmh")
     Section(text='1. HTN 2. DM2', status='found')
@@ -124,31 +123,6 @@ def find_section(text: str, name: str) -> Section:
             return Section(body, "found" if end else "truncated")
         status = "empty"
     return Section(None, status)
-
-
-def past_medical_history(text: str) -> str | None:
-    """Past Medical History of a discharge summary, or None."""
-    return find_section(text, "pmh").text
-
-
-def brief_hospital_course(text: str) -> str | None:
-    """Brief Hospital Course of a discharge summary, or None."""
-    return find_section(text, "bhc").text
-
-
-def extract_sections(texts: Iterable[str | None]) -> pd.DataFrame:
-    """Both sections of many notes.
-
-    Returns:
-        One row a note, in order, with columns `pmh`, `pmh_status`, `bhc`, `bhc_status`; a missing note counts as
-        "missing". `statistics` counts the statuses.
-    """
-    rows = []
-    for text in texts:
-        sections = {name: find_section(text, name) if text else Section(None, "missing") for name in SECTIONS}
-        rows.append({n: s.text for n, s in sections.items()} | {f"{n}_status": s.status for n, s in sections.items()})
-    columns = [column for name in SECTIONS for column in (name, f"{name}_status")]
-    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def statistics(statuses: Iterable[str]) -> dict[str, int]:

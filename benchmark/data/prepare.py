@@ -143,7 +143,9 @@ def _write_samples(sampled: Sampled, folder: Path) -> None:
     private = folder / "private"
     private.mkdir(mode=0o700)
     sampled.links.to_parquet(private / "links.parquet", index=False)
-    (private / "key.bin").write_bytes(os.urandom(32))
+    key = private / "key.bin"
+    key.write_bytes(os.urandom(32))
+    key.chmod(0o600)
 
 
 def _write_truth(raw: RawMimic, sampled: Sampled, folder: Path) -> None:
@@ -184,6 +186,8 @@ def _describe(
         "simulated": marker is not None,
         "source": {
             "simulation": marker and {key: value for key, value in marker.items() if key != "truth"},
+            "stays": sources.cohort.steps[0].kept,
+            "admissions": len(sources.cohort.admissions),
             "file_sizes": raw.sizes(),
         },
         "fingerprint": fingerprint(folder),

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from benchmark.errors import UserError
+from benchmark.tasks.dia import FINDINGS
 
 TIMES = frozenset(
     {
@@ -52,24 +53,6 @@ _INTEGERS = frozenset(
         "Columns",
     }
 )
-
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
-"""Label columns of the chest film release, in its own order."""
 
 _NUMBERS = frozenset({"valuenum", "los", "StudyTime", "ref_range_lower", "ref_range_upper", *FINDINGS})
 

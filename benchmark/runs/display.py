@@ -47,7 +47,7 @@ def result_line(event: Ended, tally: Tally, titles: Mapping[str, str], main_metr
     width = len(str(len(tally.jobs)))
     head = f"[{tally.ended:>{width}}/{len(tally.jobs)}] {job_title(result.job, titles)}"
     if result.status == "failed":
-        return f"{head}: FAILED, {result.error.splitlines()[0] if result.error else 'no reason given'}"
+        return f"{head}: FAILED, {shortened(result.error)}"
     if result.status == "skipped":
         return f"{head}: finished by another process"
     scores = [
@@ -63,6 +63,12 @@ def result_line(event: Ended, tally: Tally, titles: Mapping[str, str], main_metr
 def job_title(job: Job, titles: Mapping[str, str]) -> str:
     tasks = titles.get(job.tasks[0], job.tasks[0]) if len(job.tasks) == 1 else f"{len(job.tasks)} tasks"
     return f"{titles.get(job.model, job.model)}, {tasks}, seed {job.seed}"
+
+
+def shortened(error: str, length: int = 160) -> str:
+    """The beginning of an error message, on one line."""
+    line = " ".join(error.split())
+    return line if len(line) <= length else f"{line[: length - 3]}..."
 
 
 class _View:

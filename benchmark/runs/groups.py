@@ -18,14 +18,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from benchmark.errors import UserError
 from benchmark.runs.folder import write_json
 from benchmark.runs.job import digest
-from benchmark.runs.plan import Plan
+
+if TYPE_CHECKING:
+    from benchmark.runs.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -98,12 +98,14 @@ class Tally:
 def duration(seconds: float | None) -> str:
     """A length of time for readers.
 
-    >>> duration(7), duration(185), duration(7512), duration(None)
-    ('7 s', '3 min 5 s', '2 h 5 min', '?')
+    >>> duration(0.42), duration(17.2), duration(185), duration(7512), duration(None)
+    ('0.4 s', '17 s', '3 min 5 s', '2 h 5 min', '?')
     """
     if seconds is None:
         return "?"
     whole = round(seconds)
+    if whole < 10:
+        return f"{seconds:.1f} s"
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

@@ -1,8 +1,8 @@
 """Severity, competing hazards and the exact outcome probabilities of one ICU stay.
 
 Severity relaxes from its early to its settled level, s(t) = s_inf + (s_0 - s_inf) exp(-t / tau): given the latents nothing about it is
-random. In every hour a patient in the unit may die or leave with hazards that depend on s alone, so observations, which depend on
-the latents too, say nothing about the outcome beyond them, and the best possible prediction is the probability computed here.
+random. In every hour a patient in the unit may die or leave with hazards that depend on s and on fixed latents alone, so observations,
+which depend on the latents too, say nothing about the outcome beyond them, and the best possible prediction is the probability computed here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ LENGTH_EDGES = np.array([0, 24, 48, 72, 96, 120, 144, 168, 192, 336])
 WARD_DELAY = 8
 """Hours between leaving the unit and the earliest death on the ward: longer than any grace that still counts a death as one in the unit."""
 
-_DEATH_RATE, _DEATH_SLOPE, _AGE_SLOPE = 0.00042, 1.75, 0.25
-_LEAVE_RATE, _LEAVE_SLOPE, _LEAVE_SETTLE = 0.024, 0.62, 14.0
-_WARD_INTERCEPT, _WARD_SLOPE = -4.1, 1.4
+_DEATH_RATE, _DEATH_SLOPE, _AGE_SLOPE = 8.0e-5, 2.1, 0.25  # per hour at s = 0
+_LEAVE_RATE, _LEAVE_SLOPE, _LEAVE_LEVEL, _LEAVE_SETTLE = 0.033, 2.0, 0.8, 14.0
+_WARD_INTERCEPT, _WARD_SLOPE = -4.1, 1.6
 _WARD_HOURLY = 1 / 60
 
 _HOURS = np.arange(HORIZON)
@@ -37,13 +37,15 @@ class Course:
     """What decides how a stay goes.
 
     Attributes:
-        early: severity on arrival. settled: severity in the long run. tau: hours of relaxation. age: standardised age.
+        early: severity on arrival. settled: severity in the long run. tau: hours of relaxation. age: standardised age. pace: how much
+            worse a patient may be and still leave the unit.
     """
 
     early: float
     settled: float
     tau: float
     age: float
+    pace: float
 
     def severity(self, hours: np.ndarray) -> np.ndarray:
         """Return s at hours after arrival."""
@@ -55,7 +57,8 @@ class Course:
         middle = _HOURS + 0.5
         severity = self.severity(middle)
         death = _DEATH_RATE * np.exp(_DEATH_SLOPE * severity + _AGE_SLOPE * self.age)
-        alive = _LEAVE_RATE * np.exp(-_LEAVE_SLOPE * severity) * -np.expm1(-((middle / _LEAVE_SETTLE) ** 2))
+        settled_in = -np.expm1(-((middle / _LEAVE_SETTLE) ** 2))
+        alive = _LEAVE_RATE * settled_in / (1 + np.exp(_LEAVE_SLOPE * (severity - _LEAVE_LEVEL - self.pace)))
         total = death + alive
         ended = -np.expm1(-total)
         ended[-1] = 1.0

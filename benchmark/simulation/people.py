@@ -17,7 +17,7 @@ HOUR, DAY = 3600, 86_400
 FOLLOW_UP = int(31.5 * DAY)
 """After a stay of the cohort without an unfavourable event nothing that could count as one happens for so long."""
 
-EMERGENCY_ONLY, FIRST_IN_UNIT, ANOTHER = 0.06, 0.70, 0.40
+EMERGENCY_ONLY, FIRST_IN_UNIT, ANOTHER = 0.06, 0.74, 0.40
 TRANSFER, SECOND_STAY, NO_OUTTIME = 0.06, 0.05, 0.003
 NEVER_ANOTHER_AFTER = 8  # admissions, except returns within 30 days
 
@@ -176,9 +176,9 @@ class _Timeline:
         base = forms(patient.latent(factors, age, 0.0, 0.0))
         early = float(base[forms.index("early")] + _SEVERITY_NOISE * random.standard_normal())
         settled = float(base[forms.index("settled")] + _SEVERITY_NOISE * random.standard_normal())
-        tau = float(np.exp(np.log(18) + 0.35 * random.standard_normal()))
+        tau = float(np.exp(np.log(35) + 0.7 * random.standard_normal()))
         latent = patient.latent(factors, age, early, settled)
-        return latent, Course(early, settled, tau, _standard_age(age)), age
+        return latent, Course(early, settled, tau, _standard_age(age), float(base[forms.index("pace")])), age
 
     def _ward_admission(self, start: int) -> Admission:
         random = self.random

@@ -1,7 +1,7 @@
 """Chest examinations: when they are made, what is on them, and what the report's labels say.
 
-Films inside an ICU stay come from a Poisson process whose rate depends on the latents and the time alone, so that the presence of a
-film tells nothing about the outcome beyond them; each film may be followed by another. Further films are made on the wards and,
+The first film of an ICU stay comes after a waiting time whose rate depends on the latents and the time alone, so that the presence of
+a film tells nothing about the outcome beyond them; each film may be followed by another. Further films are made on the wards and,
 outside any admission, in the emergency department.
 """
 
@@ -13,12 +13,20 @@ import numpy as np
 
 from benchmark.simulation import tables
 from benchmark.simulation.missing import MissingRates
-from benchmark.simulation.people import DAY, HOUR, Admission, Patient, draw_factors
+from benchmark.simulation.people import DAY, HOUR, Admission, Patient, Stay, draw_factors
 from benchmark.simulation.streams import SLOTS, dicom_identifier, identifier, stream
 
-_FIRST_HOURS, _RATE, _SEVERITY, _FOLLOWED = 0.35, 0.0105, 0.35, 0.45
-_SERIES_FILMS, _EARLY_FILMS, _ADMISSIONS = 1.35, 0.22, 1.53
-"""Films per patient, in units of -log(missing image rate): after hour 4 of a stay and before; admissions per patient."""
+_ARRIVAL, _RATE, _DECAY, _SEVERITY, _FOLLOWED = 0.02, 0.034, 36.0, 0.85, 0.47
+"""Intensity of the first film of a stay: on arrival and per hour, hours over which the rate falls, its log per unit of severity;
+chance that another film follows one."""
+_SHAPE, _SCALE, _LOWEST = 1.3, 0.86, 0.005
+"""Over stays, a film is missing at intensity x in a share of about (1 + _SCALE x) ** -_SHAPE."""
+_SEEN = (0.0, 0.18, 0.5, 0.9, 1.0)
+_SERIES_FILMS = (1.5, 1.5, 1.36, 0.97, 0.6)
+_EARLY_FILMS = (0.18, 0.18, 0.29, 0.65, 1.0)
+"""Films per patient within the series of a cohort stay, and before its fifth hour, divided by the share of stays with a film, against
+that share (measured)."""
+_ADMISSIONS = 1.59  # per patient
 _STUDY_NOISE, _SHARPNESS, _FRONTAL_SHARE = 0.6, 3.5, 0.8
 _POSITIVE, _NEGATIVE, _UNCERTAIN, _SILENT = 1.0, 0.0, -1.0, np.nan
 
@@ -59,13 +67,15 @@ def draw_studies(patient: Patient, seed: int, missing: MissingRates) -> list[Stu
     """Draw all examinations of a patient in time order."""
     random = stream(seed, "radiology", patient.number)
     moments: list[tuple[int, np.ndarray, bool]] = []
-    expected = -np.log(max(missing.image, 0.005))
-    total = _SERIES_FILMS * expected / (1 - missing.film_series)
+    intensity = (max(missing.image, _LOWEST) ** (-1 / _SHAPE) - 1) / _SCALE
+    seen = 1 - missing.image
+    series, early = (seen * np.interp(seen, _SEEN, films) for films in (_SERIES_FILMS, _EARLY_FILMS))
+    total = series / (1 - missing.film_series)
     outside = total * (1 - (1 - missing.film_note) / (1 - missing.note))
-    ward = max(0.0, total - outside - (_SERIES_FILMS + _EARLY_FILMS) * expected) / _ADMISSIONS
+    ward = max(0.0, total - outside - series - early) / _ADMISSIONS
     for admission in patient.admissions:
         for stay in admission.stays:
-            moments += [(time, _at(admission.latent, stay.course.severity((time - stay.intime) / HOUR)), True) for time in _unit_times(admission, stay, expected, random)]
+            moments += [(time, _at(admission.latent, stay.course.severity((time - stay.intime) / HOUR)), True) for time in _unit_times(stay, intensity, random)]
         moments += [(time, admission.latent, frontal) for time, frontal in _ward_times(admission, ward, random)]
     first = patient.admissions[0].admitted if patient.admissions else 300 * DAY
     for _ in range(random.poisson(outside / _FRONTAL_SHARE)):
@@ -75,16 +85,16 @@ def draw_studies(patient: Patient, seed: int, missing: MissingRates) -> list[Stu
     return [_study(patient, slot, *moment, random) for slot, moment in enumerate(moments[:SLOTS])]
 
 
-def _unit_times(admission: Admission, stay, expected: float, random: np.random.Generator) -> list[int]:
+def _unit_times(stay: Stay, intensity: float, random: np.random.Generator) -> list[int]:
     """Draw the film times of a stay."""
     level = np.exp(_SEVERITY * np.clip((stay.course.early + stay.course.settled) / 2, -2, 2))
     length = (stay.outtime - stay.intime) / HOUR
-    times = list(random.uniform(0.1, 3.0, random.poisson(_FIRST_HOURS * expected * level)))
-    times += list(random.uniform(0, length, random.poisson(_RATE * expected * level * length)))
-    for time in list(times):
-        while random.random() < _FOLLOWED:
-            time += random.uniform(8, 30)
-            times.append(time)
+    arrival = random.exponential() / (_ARRIVAL * intensity * level)
+    clock = 1 - random.exponential() / (_RATE * _DECAY * intensity * level)
+    waiting = -_DECAY * np.log(clock) if clock > 0 else np.inf
+    times = [random.uniform(0.1, 3.0) if arrival < 1 else waiting]
+    while random.random() < _FOLLOWED:
+        times.append(times[-1] + random.uniform(8, 30))
     return [stay.intime + int(time * HOUR) for time in times if time < length]
 
 

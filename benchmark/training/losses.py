@@ -1,4 +1,4 @@
-"""The prediction loss of each kind of task, and the total loss of a batch (FlexCare, Eq. 15)."""
+"""The prediction loss of each kind of task, and the total loss of a batch."""
 
 from __future__ import annotations
 

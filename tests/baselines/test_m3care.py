@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from dense_reference import dense_stack
 from random_batches import PATTERNS, collate, make_batch, make_samples
 from torch import nn
 
@@ -162,6 +163,20 @@ def test_without_donors_the_bias_remains_and_stays_visible(build, lacking):
     assert logits.isfinite().all()
     logits.square().sum().backward()
     assert module.second.bias.grad.any()  # imputed tokens are read although the modality is absent
+
+
+def test_all_tokens_are_read_together_and_the_filled_vectors_read_out(build):
+    model = build(ENTRY)
+    batch, _ = make_batch(MIXED)
+    _, contents = model.encode(batch)
+    filled = [draw(len(MIXED), 16, seed=m) for m in range(3)]
+    tokens = [dict(zip(part.layout.rows, part.values.split(part.layout.lengths), strict=True)) for part in contents]
+    for row, got in enumerate(model.fuse(filled, contents)):
+        parts = [torch.cat([filled[m][row, None], tokens[m].get(row, got.new_zeros(0, 16))]) for m in range(3)]
+        sequence = torch.cat([part + model.types[m] for m, part in enumerate(parts)])
+        starts = [0, len(parts[0]), len(parts[0]) + len(parts[1])]
+        expected = dense_stack(model.layers, sequence)[starts].flatten()
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
 
 
 # --- dependence on the batch

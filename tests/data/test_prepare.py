@@ -184,6 +184,24 @@ def test_missing_sources_are_stated(raw_paths, tmp_path):
     assert "Not given: chest films, notes." in (tmp_path / "out" / "cohort.md").read_text()
 
 
+def test_unusual_folders_are_stated_too(tmp_path):
+    raw = hospital()
+    for row in raw.rows["mimic-cxr-2.0.0-metadata"]:
+        row["ViewPosition"] = "PA"
+    paths = raw.write(tmp_path / "raw", compress=False)
+    for table in ("hosp/diagnoses_icd", "hosp/labevents", "hosp/drgcodes"):
+        (paths["mimic_iv"] / f"{table}.csv").unlink()
+    manifest = prepare(**paths, out=tmp_path / "out")
+    assert manifest["impossible"] == {
+        "phe": "MIMIC-IV folder without hosp/diagnoses_icd",
+        "dia": "no sample",
+        "drg": "MIMIC-IV folder without hosp/drgcodes",
+    }
+    report = (tmp_path / "out" / "cohort.md").read_text()
+    assert "lacks: hosp/labevents, hosp/diagnoses_icd" in report and "Impossible: PHE" in report
+    assert PreparedData.open(tmp_path / "out").films.shape == (0, 256, 256)
+
+
 def test_existing_folder_is_refused_and_a_failure_leaves_nothing(raw_paths, folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="exists already"):
         prepare(raw_paths["mimic_iv"], folder)

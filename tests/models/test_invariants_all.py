@@ -234,3 +234,13 @@ def test_state_restores_the_model(entry):
     assert not torch.equal(model(batch).logits, other(batch).logits)
     other.load_state_dict(model.state_dict())
     assert torch.equal(model(batch).logits, other(batch).logits)
+
+
+@every_model
+def test_training_goes_on_after_prediction_in_inference_mode(entry):
+    """Index tensors that a model remembers must serve autograd, whoever asked for them first."""
+    model = build(entry)
+    batch, labels = make_batch(MIXED, seed=100 + ENTRIES.index(entry))  # layouts that no other test has used
+    with torch.inference_mode():
+        model(batch)
+    loss_of(model, model.train()(batch), labels).backward()

@@ -106,21 +106,20 @@ def times_of_finished(out: Path) -> dict[str, int]:
 
 
 def test_a_pool_gives_the_same_results_as_one_process_and_survives_a_dying_worker(tmp_path):
-    seeds = f"1,2,{DYING_SEED},3"
-    pool = config_for(tmp_path / "pool", models="flexcare,medfuse", tasks="ihm,phe", seeds=seeds)
+    pool = config_for(tmp_path / "pool", models="flexcare", tasks="ihm,phe", seeds=f"1,2,{DYING_SEED},3")
     events = []
     plan = make_plan(pool, pool.data, None)
     summary = launch(
         pool, plan, lambda tally: nullcontext(lambda event: (tally.tell(event), events.append(event))),
         ProcessPool(2, fake_execute),
     )  # fmt: skip
-    assert sorted(result.job.seed for result in summary.failed) == [DYING_SEED] * 3
-    assert all("killed by signal 9" in result.error for result in summary.failed)
-    assert len(summary.results) == 12
+    assert [result.job.seed for result in summary.failed] == [DYING_SEED]
+    assert "killed by signal 9" in summary.failed[0].error
+    assert len(summary.results) == 4
     for kind in (Started, Ended):
-        assert sum(isinstance(event, kind) for event in events) == 12
+        assert sum(isinstance(event, kind) for event in events) == 4
     assert any(isinstance(event, Advanced) for event in events)
-    alone = config_for(tmp_path / "alone", models="flexcare,medfuse", tasks="ihm,phe", seeds="1,2,3")
+    alone = config_for(tmp_path / "alone", models="flexcare", tasks="ihm,phe", seeds="1,2,3")
     run(alone)
     assert contents(pool.out) == contents(alone.out)
 
@@ -181,16 +180,11 @@ def test_kill_9_of_the_command_ends_its_workers_and_costs_only_unfinished_runs(t
         [sys.executable, str(script), str(tmp_path)], env={**os.environ, "PYTHONPATH": paths}, start_new_session=True
     )
     out = tmp_path / "out"
-    deadline = time.monotonic() + 60
-    while not list(finished_runs(out)) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert _within(120, lambda: list(finished_runs(out)))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    while _living(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _living(process.pid), "workers outlive the command"
+    assert _within(30, lambda: not _living(process.pid)), "workers outlive the command"
     kept = {folder.name for folder in finished_runs(out)}
-    assert kept
     config = config_for(tmp_path, models="medfuse", tasks="ihm", seeds="1,2,3,4,5,6")
     summary = run(config)
     assert summary.done_before == kept
@@ -198,6 +192,13 @@ def test_kill_9_of_the_command_ends_its_workers_and_costs_only_unfinished_runs(t
     run(undisturbed)
     assert contents(out) == contents(undisturbed.out)
     assert len(list((out / "runs").iterdir())) == 6
+
+
+def _within(seconds: float, holds) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (met := holds()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(met)
 
 
 def _living(session: int) -> list[int]:
