@@ -158,6 +158,9 @@ def unit_layout(rows: Sequence[int]) -> Layout:
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def _join_plan(layouts: tuple[Layout, ...], device: torch.device) -> tuple[Layout, Tensor, tuple[Tensor, ...]]:
+    for layout in layouts:
+        if any(a >= b for a, b in itertools.pairwise(layout.rows)):
+            raise ValueError(f"rows {layout.rows}; sequences can be joined if each row occurs once, in ascending order")
     pieces = [  # (row, part, length) of every sequence, ordered by row, then by part
         (row, part, length)
         for part, layout in enumerate(layouts)

@@ -24,8 +24,12 @@ LENGTH_EDGES = np.array([0, 24, 48, 72, 96, 120, 144, 168, 192, 336])
 WARD_DELAY = 8
 """Hours between leaving the unit and the earliest death on the ward: longer than any grace that still counts a death as one in the unit."""
 
-_DEATH_RATE, _DEATH_SLOPE, _AGE_SLOPE = 8.0e-5, 2.1, 0.25  # per hour at s = 0
-_LEAVE_RATE, _LEAVE_SLOPE, _LEAVE_LEVEL, _LEAVE_SETTLE = 0.033, 2.0, 0.8, 14.0
+_DEATH_RATE, _DEATH_SLOPE, _AGE_SLOPE = 4.0e-5, 2.1, 0.25
+"""Hourly rate of death in the unit at s = 0, its log per unit of s and of standardised age."""
+_ARRIVAL_EXCESS, _ARRIVAL_HOURS = 3.0, 24.0
+"""How much the rate is raised on arrival and how fast that wanes."""
+_LEAVE_RATE, _LEAVE_SLOPE, _LEAVE_LEVEL, _LEAVE_HOURS = 0.045, 3.0, 0.9, 24.0
+"""Hourly rate of leaving when well, steepness and level of s at which it halves, hours in which it builds up."""
 _WARD_INTERCEPT, _WARD_SLOPE = -4.1, 1.6
 _WARD_HOURLY = 1 / 60
 
@@ -57,8 +61,9 @@ class Course:
         middle = _HOURS + 0.5
         severity = self.severity(middle)
         death = _DEATH_RATE * np.exp(_DEATH_SLOPE * severity + _AGE_SLOPE * self.age)
-        settled_in = -np.expm1(-((middle / _LEAVE_SETTLE) ** 2))
-        alive = _LEAVE_RATE * settled_in / (1 + np.exp(_LEAVE_SLOPE * (severity - _LEAVE_LEVEL - self.pace)))
+        death = death * (1 + _ARRIVAL_EXCESS * np.exp(-middle / _ARRIVAL_HOURS))
+        alive = _LEAVE_RATE / (1 + np.exp(_LEAVE_SLOPE * (severity - _LEAVE_LEVEL - self.pace)))
+        alive = alive * -np.expm1(-((middle / _LEAVE_HOURS) ** 2))
         total = death + alive
         ended = -np.expm1(-total)
         ended[-1] = 1.0

@@ -176,7 +176,7 @@ class _Timeline:
         base = forms(patient.latent(factors, age, 0.0, 0.0))
         early = float(base[forms.index("early")] + _SEVERITY_NOISE * random.standard_normal())
         settled = float(base[forms.index("settled")] + _SEVERITY_NOISE * random.standard_normal())
-        tau = float(np.exp(np.log(35) + 0.7 * random.standard_normal()))
+        tau = float(np.exp(np.log(60) + 0.9 * random.standard_normal()))
         latent = patient.latent(factors, age, early, settled)
         return latent, Course(early, settled, tau, _standard_age(age), float(base[forms.index("pace")])), age
 
