@@ -135,7 +135,7 @@ def build_options(entry: ModelEntry, values: Mapping[str, Any], faults: list[str
         return None
     try:
         return entry.config(**checked)
-    except ValueError as fault:
+    except (ValueError, UserError) as fault:
         faults.append(f"protocol.models.{entry.name}: {fault}")
         return None
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.contract import Layout, Packed
 
-GROUP_OVERHEAD = 8_000
+GROUP_OVERHEAD = 20_000
 """Token pairs that may be wasted by padding before another group is opened: what a group's own kernel launches cost."""
 
 

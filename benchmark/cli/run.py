@@ -8,51 +8,64 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from rich.console import Console
 
     from benchmark.config import RunConfig
+    from benchmark.runs.executors import Tell
     from benchmark.runs.launch import Summary
     from benchmark.runs.plan import Plan
+    from benchmark.runs.tally import Tally
+
+
+Models = Annotated[str | None, typer.Option(help="Names with commas between, or all (the default).")]
+Tasks = Annotated[
+    str | None,
+    typer.Option(help="Names with commas between, or all. Default: those of the paper's Table 3 that the data allow."),
+]
+Seeds = Annotated[str | None, typer.Option(help="Numbers with commas between. Default: the protocol's.")]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="A data set from `bench prepare`. Default: the embedded simulated cohort."),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE.yaml", help="Default: quick without --data, paper with --data."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.yaml",
+        help="May hold all these options, and under `protocol` a name or values in place of the protocol's. "
+        "Options typed here win.",
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="auto (the default: a GPU if there is one), cpu or cuda.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes side by side. Default: one a core on the CPU, one on a GPU.")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of runs and tables. Default: results/ of the source checkout, else ~/.local/share/flexcare-bench.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")]
 
 
 def run_command(
-    models: Annotated[str | None, typer.Option(help="Names with commas between, or all (the default).")] = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option(
-            help="Names with commas between, or all. Default: those of the paper's Table 3 that the data allow."
-        ),
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Numbers with commas between. Default: the protocol's.")] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="A data set from `bench prepare`. Default: the embedded simulated cohort."),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE.yaml", help="Default: quick without --data, paper with --data."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.yaml",
-            help="May hold all these options, and under `protocol` a name or values in place of the protocol's. "
-            "Options typed here win.",
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto (the default: a GPU if there is one), cpu or cuda.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes side by side. Default: one a core on the CPU, one on a GPU.")
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of runs and tables. Default: results/ of the source checkout, else "
-            "~/.local/share/flexcare-bench.",
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
+    models: Models = None,
+    tasks: Tasks = None,
+    seeds: Seeds = None,
+    data: Data = None,
+    protocol: Protocol = None,
+    config: Config = None,
+    device: Device = None,
+    workers: Workers = None,
+    out: Out = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train, test and compare models.
 
@@ -70,9 +83,7 @@ def run_command(
     """
     from rich.console import Console
 
-    from benchmark.cli.progress import Steps
     from benchmark.config import resolve
-    from benchmark.runs.launch import launch, prepare_plan, preview
 
     typed = {
         "models": models,
@@ -85,8 +96,13 @@ def run_command(
         "out": out,
         "dry_run": dry_run or None,
     }
-    console = Console()
-    settings = resolve(typed, config)
+    _run(Console(), resolve(typed, config))
+
+
+def _run(console: Console, settings: RunConfig) -> None:
+    from benchmark.cli.progress import Steps
+    from benchmark.runs.launch import launch, prepare_plan, preview
+
     if settings.dry_run:
         _print_plan(console, settings, preview(settings))
         return
@@ -103,7 +119,8 @@ def run_command(
         raise typer.Exit(1)
 
 
-def _watch(tally, console: Console):
+def _watch(tally: Tally, console: Console) -> AbstractContextManager[Tell]:
+    """Shows a running grid with the names that readers know."""
     from benchmark import registry
     from benchmark.reporting.names import metric_title
     from benchmark.runs.display import watching
@@ -119,6 +136,7 @@ def _watch(tally, console: Console):
 def _print_head(console: Console, settings: RunConfig, plan: Plan) -> None:
     from benchmark.runs.folder import is_done
     from benchmark.runs.launch import device_of, worker_count
+    from benchmark.runs.tally import counted
 
     finished = sum(is_done(settings.out, job.id) for job in plan.jobs)
     waiting = len(plan.jobs) - finished
@@ -131,7 +149,7 @@ def _print_head(console: Console, settings: RunConfig, plan: Plan) -> None:
     ]
     _say(console, "; ".join(parts))
     done = f", {finished} of them finished before" if finished else ""
-    _say(console, f"{len(plan.jobs)} runs{done}; results in {settings.out}")
+    _say(console, f"{counted(len(plan.jobs))}{done}; results in {settings.out}")
 
 
 def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> None:
@@ -141,6 +159,7 @@ def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> Non
     from benchmark import registry
     from benchmark.runs.folder import is_done
     from benchmark.runs.launch import device_of, worker_count
+    from benchmark.runs.tally import counted
 
     seeds = len(settings.seeds)
     rows, total = [], 0
@@ -156,17 +175,17 @@ def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> Non
     source = plan.data.name if plan else f"embedded cohort of {cohort.patients} patients, still to be made"
     device = device_of(settings)
     workers = worker_count(settings, device, max(1, sum(row[-1] for row in rows)))
-    _say(console, f"\n{total} runs on {source}; protocol {settings.protocol.name}; {device}, {workers} at a time")
+    _say(console, f"\n{counted(total)} on {source}; protocol {settings.protocol.name}; {device}, {workers} at a time")
     _say(console, f"results in {settings.out}")
 
 
 def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:
     from benchmark.cli.table import make_table, print_table
     from benchmark.runs.display import shortened
-    from benchmark.runs.tally import duration
+    from benchmark.runs.tally import counted, duration
 
     count = len(summary.results) - len(summary.failed)
-    _say(console, f"{count} runs finished in {duration(summary.seconds)}, {len(summary.failed)} failed")
+    _say(console, f"{counted(count)} finished in {duration(summary.seconds)}, {len(summary.failed)} failed")
     for result in summary.failed[:10]:
         _say(console, f"  failed: {result.job.id}: {shortened(result.error)}")
     if len(summary.failed) > 10:

@@ -102,7 +102,11 @@ def parse_strictly(model: type[Model], values: Mapping[str, Any], where: str, fa
     try:
         return model.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        faults += [_sentence(model, where, fault) for fault in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        inner = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}
+        # A list whose only entry is faulty counts as too short as well; that is no news.
+        news = [fault for fault in found if fault["type"] != "too_short" or fault["loc"] not in inner]
+        faults += [_sentence(model, where, fault) for fault in news]
         return None
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 from tabulate import tabulate
 
 from benchmark.files import replace_text
@@ -123,16 +125,15 @@ def to_csv(table: ResultTable) -> str:
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def to_screen(table: ResultTable, all_metrics: bool = False) -> Table:
-    """The table for a terminal."""
+def to_screen(table: ResultTable, all_metrics: bool = False) -> Group:
+    """The table for a terminal, caption and notes below."""
     frame = _frame(table, SCREEN, all_metrics)
-    caption = "\n".join([table.caption, *table.notes])
-    shown = Table(caption=SCREEN.escape(caption), caption_justify="left", padding=(0, 1), box=None)
+    shown = Table(padding=(0, 1), box=None)
     for position, name in enumerate(frame.columns):
         shown.add_column(name, justify="left" if position < 2 else "right", no_wrap=True)
     for row in frame.itertuples(index=False):
         shown.add_row(*row)
-    return shown
+    return Group(shown, "", *(Text(line) for line in (table.caption, *table.notes)), "")
 
 
 def write_tables(table: ResultTable, folder: Path, all_metrics: bool = False) -> dict[str, Path]:

@@ -230,7 +230,8 @@ def _failures(failed: pd.DataFrame, titles: Mapping[str, str]) -> list[str]:
         for run in failed.head(3).itertuples()
     ]
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-    return [f"{len(failed)} failed runs are missing: {'; '.join(shown)}{more}."]
+    subject = "1 failed run is" if len(failed) == 1 else f"{len(failed)} failed runs are"
+    return [f"{subject} missing: {'; '.join(shown)}{more}."]
 
 
 def _defined(value: float | None) -> bool:

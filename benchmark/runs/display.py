@@ -78,7 +78,7 @@ class _View:
         self.tally, self.titles = tally, titles
 
     def __rich__(self) -> RenderableType:
-        return Group(self._grid(), self._jobs(), self._foot())
+        return Group(self._grid(), "", self._jobs(), "", self._foot())
 
     def _grid(self) -> Table:
         cells = self.tally.grid()

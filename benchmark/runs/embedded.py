@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmark.code_version import COHORT_SOURCES, code_version
+from benchmark.runs.folder import remove_abandoned, unfinished_folder
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,7 +33,8 @@ def embedded_cohort(home: Path, patients: int, seed: int, progress: Progress | N
     from benchmark.simulation import simulate
 
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    workshop = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
+    remove_abandoned(target.parent)
+    workshop = unfinished_folder(target.parent)
     try:
         raw, prepared = workshop / "raw", workshop / "prepared"
         simulate(raw, patients, seed, progress=progress)

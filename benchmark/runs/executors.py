@@ -101,8 +101,9 @@ class ProcessPool:
                         if waiting:
                             worker.give(waiting.pop(), tell)
                         else:
+                            worker.process.kill()  # its results are on disk; nothing is lost, and no time
+                            worker.process.join()
                             del crew[pipe]
-                            worker.dismiss()
         finally:
             for worker in crew.values():
                 worker.process.kill()
@@ -131,11 +132,6 @@ class _Worker:
         tell(Started(job))
         with suppress(BrokenPipeError):  # it died; `wait` reports that
             self.pipe.send(job)
-
-    def dismiss(self) -> None:
-        with suppress(BrokenPipeError):
-            self.pipe.send(None)
-        self.process.join()
 
     def buried(self, context: Context) -> RunResult:
         """The result of the job that the process did not survive."""

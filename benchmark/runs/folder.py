@@ -44,8 +44,7 @@ def new_run(out: Path, job_id: str, failed: bool = False) -> Iterator[Path]:
     If another process finished the same job in the meantime, its folder stays and this one is dropped.
     """
     runs = runs_folder(out)
-    runs.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-", dir=runs))
+    temporary = unfinished_folder(runs)
     try:
         yield temporary
         _flush(temporary)
@@ -60,10 +59,16 @@ def new_run(out: Path, job_id: str, failed: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_abandoned(out: Path) -> int:
-    """Deletes what killed processes of this machine left half-written; returns how many folders that were."""
+def unfinished_folder(parent: Path) -> Path:
+    """A new folder in `parent` to fill and then rename; its name tells whose it is."""
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-", dir=parent))
+
+
+def remove_abandoned(parent: Path) -> int:
+    """Deletes what killed processes of this machine left half-written in `parent`; returns how many folders."""
     prefix, count = f"{_TEMPORARY}{socket.gethostname()}-", 0
-    for folder in runs_folder(out).glob(f"{prefix}*"):
+    for folder in parent.glob(f"{prefix}*"):
         process = folder.name.removeprefix(prefix).split("-")[0]
         if process.isdecimal() and not _alive(int(process)):
             shutil.rmtree(folder, ignore_errors=True)

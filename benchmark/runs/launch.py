@@ -15,7 +15,7 @@ from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
 from benchmark.runs.environment import git_commit
 from benchmark.runs.execute import Context, RunResult
 from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell
-from benchmark.runs.folder import is_done, remove_abandoned
+from benchmark.runs.folder import is_done, remove_abandoned, runs_folder
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.plan import Encoder, Plan, make_plan
 from benchmark.runs.tally import Tally
@@ -85,7 +85,7 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         executor: instead of the one that suits the device and the number of workers.
     """
     out, device = config.out, device_of(config)
-    remove_abandoned(out)
+    remove_abandoned(runs_folder(out))
     caption = caption_of(plan, {"version": code_version(), "commit": git_commit()})
     record_plan(out, plan, caption)
     done = frozenset(job.id for job in plan.jobs if is_done(out, job.id))

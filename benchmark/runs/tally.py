@@ -95,6 +95,15 @@ class Tally:
         return cells
 
 
+def counted(number: int, noun: str = "run") -> str:
+    """A number with its noun.
+
+    >>> counted(1), counted(0)
+    ('1 run', '0 runs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float | None) -> str:
     """A length of time for readers.
 

@@ -1,7 +1,8 @@
 """A simulated hospital with known outcome probabilities, written as raw MIMIC files.
 
-``people`` draws latents, admissions and outcomes; ``hazards`` holds the exact probabilities; ``vitals``, ``labs``, ``diagnoses``,
-``notes``, ``radiology`` and ``films`` draw what is recorded; ``records`` and ``writers`` put it into files.
+``people`` draws latents, admissions and outcomes; ``hazards`` holds the exact probabilities; ``vitals``, ``labs``,
+``diagnoses``, ``notes``, ``radiology`` and ``films`` draw what is recorded; ``records`` and ``writers`` put it into
+files.
 """
 
 from __future__ import annotations

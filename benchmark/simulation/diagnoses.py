@@ -1,7 +1,8 @@
 """Diagnosis codes and diagnosis-related groups of an admission.
 
-Whether a phenotype is coded is one Bernoulli draw per group with a probability that depends on the latents alone; the codes that
-stand for it are then picked among real ones of the version in use at the time (ICD-9-CM until September 2015).
+Whether a phenotype is coded is one Bernoulli draw per group with a probability that depends on the latents alone; the
+codes that stand for it are then picked among real ones of the version in use at the time (ICD-9-CM until September
+2015).
 """
 
 from __future__ import annotations
@@ -22,19 +23,6 @@ def phenotype_chance(latent: np.ndarray) -> np.ndarray:
     return _sigmoid(tables.linear("phenotypes")(latent))
 
 
-def group_chance(latent: np.ndarray) -> np.ndarray:
-    """Return the probability of each class of ``group_codes``."""
-    forms = tables.linear("problems")
-    odds = np.exp(forms(latent))
-    chance = odds / odds.sum()
-    major = _major_chance(latent)
-    result = np.zeros(len(group_codes()))
-    for weight, row in zip(chance, tables.rows("problems"), strict=True):
-        result[group_codes().index(row["code_major"])] += weight * major
-        result[group_codes().index(row["code_minor"])] += weight * (1 - major)
-    return result
-
-
 @cache
 def group_codes() -> tuple[str, ...]:
     """Return the diagnosis-related group codes in use, sorted."""
@@ -48,7 +36,8 @@ def draw_problem(latent: np.ndarray, random: np.random.Generator) -> int:
 
 
 def problem_group_chance(latent: np.ndarray, problem: int) -> np.ndarray:
-    """Return the probability of each class of ``group_codes`` when the main problem is known, as it is from the hospital course."""
+    """Return the probability of each class of ``group_codes`` when the main problem is known, as it is from the
+    hospital course."""
     row, major, result = tables.rows("problems")[problem], _major_chance(latent), np.zeros(len(group_codes()))
     result[group_codes().index(row["code_major"])] += major
     result[group_codes().index(row["code_minor"])] += 1 - major
@@ -90,21 +79,20 @@ def _codes(ccs: str, version: int) -> tuple[str, ...]:
     return tuple(row["code"] for row in tables.rows("codes") if row["ccs"] == ccs and row["version"] == str(version))
 
 
-def draw_groups(admission: Admission, problem: int, random: np.random.Generator) -> list[tuple[str, str, str, int | None, int | None]]:
-    """Draw the rows of ``drgcodes``: (type, code, description, severity, mortality)."""
+def draw_groups(admission: Admission, problem: int, random: np.random.Generator) -> list[dict]:
+    """Draw the rows of ``drgcodes``: usually one HCFA and one APR row, by column name."""
     row = tables.rows("problems")[problem]
-    major = random.random() < _major_chance(admission.latent)
-    kind = "major" if major else "minor"
+    kind = "major" if random.random() < _major_chance(admission.latent) else "minor"
     level = int(np.clip(np.round(2.5 + admission.latent[tables.features().index("settled")]), 1, 4))
     shown, second = random.random() >= _NO_GROUP, random.random() < _SECOND_GROUP
     result = []
     if shown:
-        result.append(("HCFA", row[f"code_{kind}"], row[f"description_{kind}"], None, None))
-        if second:
-            other = tables.rows("problems")[int(random.integers(len(tables.rows("problems"))))]
-            result.append(("HCFA", other["code_minor"], other["description_minor"], None, None))
-    result.append(("APR", row["apr_code"], row["apr_description"], level, level))
-    return result
+        result.append({"drg_type": "HCFA", "drg_code": row[f"code_{kind}"], "description": row[f"description_{kind}"]})
+    if shown and second:
+        other = tables.rows("problems")[int(random.integers(len(tables.rows("problems"))))]
+        result.append({"drg_type": "HCFA", "drg_code": other["code_minor"], "description": other["description_minor"]})
+    refined = {"drg_type": "APR", "drg_code": row["apr_code"], "description": row["apr_description"]}
+    return [*result, refined | {"drg_severity": level, "drg_mortality": level}]
 
 
 def _sigmoid(value: np.ndarray | float) -> np.ndarray | float:

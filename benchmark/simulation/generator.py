@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmark.errors import UserError
 from benchmark.simulation import diagnoses, truth, writers
-from benchmark.simulation.layout import COLUMNS, DICTIONARIES, MIMIC_CXR, MIMIC_IV, MIMIC_NOTE
+from benchmark.simulation.layout import MIMIC_CXR, MIMIC_IV, MIMIC_NOTE, TABLES, columns
 from benchmark.simulation.missing import MissingRates
 from benchmark.simulation.records import build_patient, dictionary_rows
 from benchmark.simulation.streams import MAX_PATIENTS
@@ -32,7 +32,12 @@ Progress = Callable[[str, int, int], None]
 
 
 def simulate(
-    out: Path, patients: int, seed: int, missing: MissingRates | None = None, progress: Progress | None = None, workers: int | None = None
+    out: Path,
+    patients: int,
+    seed: int,
+    missing: MissingRates | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
 ) -> None:
     """Write raw files of simulated patients in the layout of MIMIC-IV, MIMIC-CXR-JPG and MIMIC-IV-Note.
 
@@ -44,7 +49,8 @@ def simulate(
         seed: not negative.
         missing: how often modalities are absent; by default as published.
         progress: called with ("simulate", done, total).
-        workers: processes; by default one per processor, at most 8. Has no influence on the result.
+        workers: processes; by default one per processor, at most 8, and one in all for a hundred patients or fewer. Has
+            no influence on the result. A script that calls this needs the usual `if __name__ == "__main__"`.
 
     Raises:
         UserError: for a folder that holds something, or numbers that are not allowed.
@@ -72,12 +78,16 @@ def _check(out: Path, patients: int, seed: int) -> None:
         raise UserError(f"{out} exists and is not empty; name a folder that does not exist yet")
 
 
-def _write(folder: Path, patients: int, seed: int, missing: MissingRates, progress: Progress | None, workers: int | None) -> None:
-    files = {table: writers.GzipCsv(folder / f"{table}.csv.gz", columns) for table, columns in COLUMNS.items()}
+def _write(
+    folder: Path, patients: int, seed: int, missing: MissingRates, progress: Progress | None, workers: int | None
+) -> None:
+    files = {table: writers.GzipCsv(folder / f"{table}.csv.gz", columns(table)) for table in TABLES}
     try:
         for table, rows in dictionary_rows().items():
             files[table].write(writers.rows_to_csv(table, rows))
-        tasks = [(str(folder), seed, first, min(first + _CHUNK, patients), missing) for first in range(0, patients, _CHUNK)]
+        tasks = [
+            (str(folder), seed, first, min(first + _CHUNK, patients), missing) for first in range(0, patients, _CHUNK)
+        ]
         with pq.ParquetWriter(folder / "truth.parquet", truth.SCHEMA, compression="zstd") as known:
             for task, (texts, rows) in zip(tasks, _chunks(tasks, workers), strict=True):
                 for table, text in texts.items():
@@ -107,23 +117,25 @@ def _chunks(tasks: list[tuple], workers: int | None) -> Iterator[tuple[dict[str,
 def _build_chunk(task: tuple[str, int, int, int, MissingRates]) -> tuple[dict[str, bytes], pa.Table]:
     """Build patients first .. last - 1: write their films, return CSV lines per table and truth rows."""
     folder, seed, first, last, missing = task
-    rows: dict[str, list[tuple]] = defaultdict(list)
+    rows: dict[str, list[dict]] = defaultdict(list)
     events: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
     known = []
     for number in range(first, last):
         files = build_patient(seed, number, missing)
         for table, lines in files.rows.items():
             rows[table] += lines
-        for table, columns in files.events.items():
-            events[table].append(columns)
+        for table, drawn in files.events.items():
+            events[table].append(drawn)
         for name, picture in files.films.items():
             path = Path(folder) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(picture)
         known.append(files.truth)
-    texts = {table: writers.rows_to_csv(table, lines) for table, lines in rows.items() if table not in DICTIONARIES}
+    texts = {table: writers.rows_to_csv(table, lines) for table, lines in rows.items()}
     for table, parts in events.items():
-        texts[table] = writers.events_to_csv(table, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        texts[table] = writers.events_to_csv(
+            table, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        )
     return texts, pa.concat_tables(known).combine_chunks()
 
 
@@ -136,5 +148,12 @@ def _mark(folder: Path, patients: int, seed: int, missing: MissingRates) -> None
         "missing": asdict(missing),
         "drg_classes": list(diagnoses.group_codes()),
     }
-    for name, known in (("", "truth.parquet"), (MIMIC_IV, "../truth.parquet"), (MIMIC_CXR, "../truth.parquet"), (MIMIC_NOTE, "../truth.parquet")):
-        (folder / name / "SIMULATED.json").write_text(json.dumps(facts | {"truth": known}, indent=2) + "\n", encoding="utf-8")
+    for name, known in (
+        ("", "truth.parquet"),
+        (MIMIC_IV, "../truth.parquet"),
+        (MIMIC_CXR, "../truth.parquet"),
+        (MIMIC_NOTE, "../truth.parquet"),
+    ):
+        (folder / name / "SIMULATED.json").write_text(
+            json.dumps(facts | {"truth": known}, indent=2) + "\n", encoding="utf-8"
+        )

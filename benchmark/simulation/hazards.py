@@ -1,8 +1,9 @@
 """Severity, competing hazards and the exact outcome probabilities of one ICU stay.
 
-Severity relaxes from its early to its settled level, s(t) = s_inf + (s_0 - s_inf) exp(-t / tau): given the latents nothing about it is
-random. In every hour a patient in the unit may die or leave with hazards that depend on s and on fixed latents alone, so observations,
-which depend on the latents too, say nothing about the outcome beyond them, and the best possible prediction is the probability computed here.
+Severity relaxes from its early to its settled level, s(t) = s_inf + (s_0 - s_inf) exp(-t / tau): given the latents
+nothing about it is random. In every hour a patient in the unit may die or leave with hazards that depend on s and on
+fixed latents alone, so observations, which depend on the latents too, say nothing about the outcome beyond them, and
+the best possible prediction is the probability computed here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-HORIZON = 1440
+HORIZON = 960
 """Hours after which every remaining patient leaves the unit."""
 
 FIRST_HOUR = 5
@@ -22,7 +23,8 @@ LENGTH_EDGES = np.array([0, 24, 48, 72, 96, 120, 144, 168, 192, 336])
 """Lower edges, in hours, of the classes of the remaining length of stay."""
 
 WARD_DELAY = 8
-"""Hours between leaving the unit and the earliest death on the ward: longer than any grace that still counts a death as one in the unit."""
+"""Hours between leaving the unit and the earliest death on the ward: longer than any grace that still counts a death
+as one in the unit."""
 
 _DEATH_RATE, _DEATH_SLOPE, _AGE_SLOPE = 4.0e-5, 2.1, 0.25
 """Hourly rate of death in the unit at s = 0, its log per unit of s and of standardised age."""
@@ -41,8 +43,8 @@ class Course:
     """What decides how a stay goes.
 
     Attributes:
-        early: severity on arrival. settled: severity in the long run. tau: hours of relaxation. age: standardised age. pace: how much
-            worse a patient may be and still leave the unit.
+        early: severity on arrival. settled: severity in the long run. tau: hours of relaxation. age: standardised
+            age. pace: how much worse a patient may be and still leave the unit.
     """
 
     early: float
@@ -92,8 +94,9 @@ class Course:
     def sampled(self, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Truth of samples drawn at one uniform hour of the stay.
 
-        One of the hours 5 .. floor(length of stay) is drawn per stay, so a stay that will last long gives each of its hours less weight:
-        the chance that a stay ends in hour h, given that hour t was drawn, is proportional to P(ends in h) / (h - 4), h >= t.
+        One of the hours 5 .. floor(length of stay) is drawn per stay, so a stay that will last long gives each of its
+        hours less weight: the chance that a stay ends in hour h, given that hour t was drawn, is proportional to
+        P(ends in h) / (h - 4), h >= t.
 
         Args:
             last: the last hour wanted (the real end of the stay).

@@ -1,4 +1,5 @@
-"""Laboratory rows of one patient: blood chemistry, blood gases, and urine as a trap for pipelines that go by name alone.
+"""Laboratory rows of one patient: blood chemistry, blood gases, and urine as a trap for pipelines that go by name
+alone.
 
 Results inside a stay are also charted at the bedside, as in the real tables.
 """
@@ -24,7 +25,9 @@ class Laboratory:
         self.rows = Rows()
         self.specimens = patient.number * EVENT_SLOTS + 10_000_000
 
-    def specimen(self, hadm_id: int, times: np.ndarray, results: dict[int, tuple[np.ndarray, np.ndarray | int]], delay: int) -> None:
+    def specimen(
+        self, hadm_id: int, times: np.ndarray, results: dict[int, tuple[np.ndarray, np.ndarray | int]], delay: int
+    ) -> None:
         """Append one specimen per time with the given items; ``results`` maps item id to (numbers, text codes)."""
         count, random = len(times), self.random
         specimens = self.specimens + np.arange(count)
@@ -36,10 +39,16 @@ class Laboratory:
             if item == 50931:
                 text = np.where(random.random(count) < _REDACTED, _HIDDEN, text)
             measured = ~(np.isnan(numbers) & (text == FROM_NUMBER))
-            self.rows.extend(
-                int(measured.sum()), subject_id=self.patient.subject_id, hadm_id=admission[measured], specimen_id=specimens[measured],
-                itemid=item, time=times[measured], store=store[measured], number=numbers[measured], text=text[measured],
-            )  # fmt: skip
+            result = {
+                "hadm_id": admission,
+                "specimen_id": specimens,
+                "time": times,
+                "store": store,
+                "number": numbers,
+                "text": text,
+            }
+            result = {name: values[measured] for name, values in result.items()}
+            self.rows.extend(int(measured.sum()), subject_id=self.patient.subject_id, itemid=item, **result)
 
     def stay(self, hadm_id: int, latent: np.ndarray, stay: Stay, signals: Signals, chart: Chart) -> None:
         """Draw the specimens taken during a stay and chart them at the bedside."""
@@ -54,7 +63,9 @@ class Laboratory:
         self.specimen(hadm_id, times, {50931: (glucose[at], FROM_NUMBER)}, delay=40)
         chart.add(220621, times, glucose[at], late=60)
         stick = hours[random.random(len(hours)) < np.clip(0.11 + 0.05 * latent[6], 0.02, 0.4)]
-        chart.add(225664, chart.times(stick), np.round(glucose[stick] * np.exp(0.06 * random.standard_normal(len(stick)))))
+        chart.add(
+            225664, chart.times(stick), np.round(glucose[stick] * np.exp(0.06 * random.standard_normal(len(stick))))
+        )
         self._gas(hadm_id, signals, stay, chart, glucose)
         self._urine(hadm_id, stay.intime, stay.outtime, latent)
 
@@ -71,7 +82,12 @@ class Laboratory:
             which, when = at[kind], times[kind]
             some = random.random(len(which)) < 0.5
             nothing = np.full(len(which), np.nan)
-            results = {50820: (acidity[kind], FROM_NUMBER), 52033: (nothing, np.full(len(which), code)), 50809: (np.where(some, glucose[which], np.nan), FROM_NUMBER), 50817: (saturation[kind], FROM_NUMBER)}
+            results = {
+                50820: (acidity[kind], FROM_NUMBER),
+                52033: (nothing, np.full(len(which), code)),
+                50809: (np.where(some, glucose[which], np.nan), FROM_NUMBER),
+                50817: (saturation[kind], FROM_NUMBER),
+            }
             self.specimen(hadm_id, when, results, delay=3)
             chart.add(item, when, acidity[kind], late=5)
             chart.add(226537, when[some], glucose[which][some], late=5)
@@ -90,7 +106,9 @@ class Laboratory:
         self.specimen(hadm_id, times, {item: (acidity, FROM_NUMBER), 51478: (sugar, FROM_NUMBER)}, delay=60)
         if random.random() < 0.05:
             when = np.array([begin + (end - begin) // 2])
-            self.specimen(hadm_id, when - when % 60, {50831: (np.round(random.uniform(6.9, 7.9, 1), 2), FROM_NUMBER)}, delay=20)
+            self.specimen(
+                hadm_id, when - when % 60, {50831: (np.round(random.uniform(6.9, 7.9, 1), 2), FROM_NUMBER)}, delay=20
+            )
 
     def ward(self, admission: Admission) -> None:
         """Draw morning chemistry outside the unit, for the whole admission; rows inside a stay are left to ``stay``."""
@@ -98,7 +116,9 @@ class Laboratory:
         days = max(1, (admission.discharged - admission.admitted) // DAY)
         times = admission.admitted + np.arange(days) * DAY + random.integers(1, 23, days) * HOUR
         times -= times % 60
-        outside = (times <= admission.discharged) & ~np.any([(times >= s.intime) & (times <= s.outtime) for s in admission.stays] or [times < 0], axis=0)
+        outside = (times <= admission.discharged) & ~np.any(
+            [(times >= s.intime) & (times <= s.outtime) for s in admission.stays] or [times < 0], axis=0
+        )
         times = times[outside][:60]
         glucose = np.round(np.clip(132 + 30 * admission.latent[6] + 22 * random.standard_normal(len(times)), 40, 700))
         self.specimen(admission.hadm_id, times, {50931: (glucose, FROM_NUMBER)}, delay=40)

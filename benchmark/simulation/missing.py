@@ -29,4 +29,6 @@ class MissingRates:
             if not 0 <= value <= 0.98:
                 raise UserError(f"missing rate {entry.name} is {value}; allowed are 0 to 0.98")
         if self.film_note < self.note:
-            raise UserError(f"missing rate film_note ({self.film_note}) is below note ({self.note}); films in an admission miss it as often")
+            raise UserError(
+                f"missing rate film_note ({self.film_note}) is below note ({self.note}), the rate within admissions"
+            )

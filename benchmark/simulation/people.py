@@ -30,9 +30,8 @@ class Stay:
     """One row of ``icustays``.
 
     Attributes:
-        stay_id: its id. intime, outtime: seconds. units: first and last care unit. outtime_known: False leaves outtime and los blank.
-        course: latents of the stay; None for a preceding stay that only exists so that the cohort has something to drop.
-        hour: floor of the length of stay in hours. died: in the unit.
+        stay_id: its id. intime, outtime: seconds. units: first and last care unit. course: latents of the stay.
+        hour: floor of the length of stay in hours. died: in the unit. outtime_known: False blanks outtime and los.
     """
 
     stay_id: int
@@ -52,8 +51,8 @@ class Admission:
     Attributes:
         slot: number within the patient. hadm_id: its id. latent: feature vector (see ``tables.features``).
         admitted, discharged: seconds. died: in hospital. stays: rows of ``icustays``.
-        cohort_stay: the stay that the usual cohort rules keep, None if they keep none. outcome: what became of a patient of the
-            cohort after the unit: "unit death", "ward death", "return", "decease" or "none".
+        cohort_stay: the stay that the usual cohort rules keep, None if they keep none. outcome: what became of a
+            patient of the cohort after the unit: "unit death", "ward death", "return", "decease" or "none".
         age: years at admission.
     """
 
@@ -74,9 +73,9 @@ class Patient:
     """One patient.
 
     Attributes:
-        number: k. subject_id: its id. male: sex. anchor_age, anchor_year, real_year: age and shifted and real year of the origin.
-        history: chronic items, 0 or 1. trait: lasting part of the organ factors. admissions: in time order.
-        death: seconds of the recorded death, None if alive.
+        number: k. subject_id: its id. male: sex. anchor_age, anchor_year, real_year: age and shifted and real year of
+            the origin. history: chronic items, 0 or 1. trait: lasting part of the organ factors. admissions: in time
+            order. death: seconds of the recorded death, None if alive.
     """
 
     number: int
@@ -100,7 +99,9 @@ class Patient:
 
     def moment(self, seconds: int | np.ndarray) -> np.ndarray:
         """Return seconds as datetime64[s]."""
-        return np.datetime64(f"{self.anchor_year:04d}-01-01T00:00:00", "s") + np.asarray(seconds).astype("timedelta64[s]")
+        return np.datetime64(f"{self.anchor_year:04d}-01-01T00:00:00", "s") + np.asarray(seconds).astype(
+            "timedelta64[s]"
+        )
 
 
 def draw_patient(seed: int, number: int) -> Patient:
@@ -187,9 +188,7 @@ class _Timeline:
         died = bool(random.random() < 0.015) and start >= self.quiet_until
         slot = len(self.patient.admissions)
         identity = identifier("admission", self.patient.number, slot)
-        admission = Admission(slot, identity, latent, start, start + length, died, age)
-        self.quiet_until = max(self.quiet_until, 0)
-        return admission
+        return Admission(slot, identity, latent, start, start + length, died, age)
 
     def _unit_admission(self, start: int, returned: bool) -> Admission:
         """Draw an admission with an ICU stay; one that follows a return always has exactly one stay, in one unit."""
@@ -203,11 +202,19 @@ class _Timeline:
         unit = _care_unit(latent, random)
         intime = start + int(random.exponential(8) * HOUR) + int(random.integers(60, 3600))
         if second:
-            # A short first stay. Half of them change the unit, so that the usual rules drop it alone and keep the second.
+            # A short first stay. Half of them change the unit: the usual rules drop that stay and keep the second.
             other = _care_unit(latent, random)
             changed = bool(random.random() < 0.5)
             hours = int(random.integers(6, 20))
-            before = Stay(self._stay_id(), intime, intime + hours * HOUR + 1234, (unit, other if changed else unit), course, hours, False)
+            before = Stay(
+                self._stay_id(),
+                intime,
+                intime + hours * HOUR + 1234,
+                (unit, other if changed else unit),
+                course,
+                hours,
+                False,
+            )
             second = not (changed and other != unit)
             admission.stays.append(before)
             intime = before.outtime + int(random.uniform(10, 60) * HOUR)
@@ -225,11 +232,11 @@ class _Timeline:
     def _after_unit(self, admission: Admission, stay: Stay) -> None:
         """Draw ward death, return and death after discharge, and set the times that follow from them."""
         random = self.random
-        chance = after_discharge(admission.latent, stay.course, stay.hour)
+        chance = after_discharge(admission.latent)
         ward_death = random.random() < stay.course.ward_death[stay.hour]
         later = random.random()
         if stay.died:
-            # Death and the end of the stay share the clock hour; the row of the stay is often closed a little before or after.
+            # Death and the end of the stay share the hour; the stay is often closed a little before or after.
             begin = stay.intime + stay.hour * HOUR
             admission.outcome, admission.died = "unit death", True
             admission.discharged = begin + int(random.integers(30, 3570))
@@ -252,8 +259,9 @@ class _Timeline:
         return identifier("stay", self.patient.number, self.stays - 1)
 
 
-def after_discharge(latent: np.ndarray, course: Course, hour: int) -> np.ndarray:
-    """Return P(return to the unit within 30 days) and P(death within 30 days without return), given alive discharge from hospital."""
+def after_discharge(latent: np.ndarray) -> np.ndarray:
+    """Return P(return to the unit within 30 days) and P(death within 30 days without return), given alive discharge
+    from hospital."""
     forms = tables.linear("outcomes")
     odds = np.exp(forms(latent)[[forms.index("return"), forms.index("decease")]])
     return odds / (1 + odds.sum())
@@ -261,7 +269,17 @@ def after_discharge(latent: np.ndarray, course: Course, hour: int) -> np.ndarray
 
 def _care_unit(latent: np.ndarray, random: np.random.Generator) -> str:
     """Draw a care unit that suits the leading organ factor."""
-    weights = np.array([0.6 * latent[0], 0.4 * latent[0] + 0.3 * latent[7], 0.4 * latent[1], 0.4 * latent[4], 0.4 * latent[7], 0.2, 0.6 * latent[5]])
+    weights = np.array(
+        [
+            0.6 * latent[0],
+            0.4 * latent[0] + 0.3 * latent[7],
+            0.4 * latent[1],
+            0.4 * latent[4],
+            0.4 * latent[7],
+            0.2,
+            0.6 * latent[5],
+        ]
+    )
     chance = np.exp(weights)
     return CARE_UNITS[int(np.searchsorted(np.cumsum(chance), random.random() * chance.sum()))]
 

@@ -1,7 +1,8 @@
 """Random streams and identifiers that depend on the seed and the patient's number alone.
 
-Patient k must be the same whatever the number of patients is, so nothing here looks at any other patient: each patient owns one
-stream per purpose, and all identifiers are a fixed one-to-one scramble of k and of a slot inside the patient.
+Patient k must be the same whatever the number of patients is, so nothing here looks at any other patient: each
+patient owns one stream per purpose, and all identifiers are a fixed one-to-one scramble of k and of a slot inside the
+patient.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _BASES = {"subject": 10_000_000, "admission": 20_000_000, "stay": 30_000_000, "s
 
 def stream(seed: int, purpose: str, patient: int) -> np.random.Generator:
     """Return the generator of one patient for one purpose."""
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), patient])))
+    return np.random.Generator(
+        np.random.PCG64DXSM(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), patient]))
+    )
 
 
 def identifier(kind: str, patient: int, slot: int = 0) -> int:
@@ -51,7 +54,7 @@ def dicom_identifier(study: int, image: int) -> str:
     """Return an image id in the form of the real ones: five groups of eight hexadecimal digits.
 
     >>> dicom_identifier(50000000, 0)[:17]
-    '0daae94c-34cdaf86'
+    '25030f21-0a5e83f7'
     """
     digest = hashlib.sha256(f"{study}/{image}".encode()).hexdigest()
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))

@@ -1,7 +1,7 @@
 """The generator's constants: small CSV tables beside this file, read once.
 
-A table's ``terms`` column is a linear form over a patient's latent features, written ``name:weight name:weight``, so that what drives
-what can be read (and changed) in one place.
+A table's ``terms`` column is a linear form over a patient's latent features, written ``name:weight name:weight``, so
+that what drives what can be read (and changed) in one place.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def unfavourable_chance(admission: Admission) -> float:
     """P(death on the ward, return to the unit or death within 30 days | left the unit alive in that hour)."""
     stay = admission.cohort_stay
     ward = float(stay.course.ward_death[stay.hour])
-    return ward + (1 - ward) * float(after_discharge(admission.latent, stay.course, stay.hour).sum())
+    return ward + (1 - ward) * float(after_discharge(admission.latent).sum())
 
 
 def patient_truth(patient: Patient, problems: list[int], studies: list[Study]) -> pa.Table:

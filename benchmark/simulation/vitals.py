@@ -1,7 +1,8 @@
 """Bedside charting of one stay: rows of ``chartevents`` and ``outputevents``.
 
-The rows carry what makes the real table awkward on purpose: Fahrenheit beside Celsius, inches beside centimetres, pounds, oxygen as
-percent and as fraction, arterial and cuff pressures of the same minute, scores as text, outliers and blanks.
+The rows carry what makes the real table awkward on purpose: Fahrenheit beside Celsius, inches beside centimetres,
+pounds, oxygen as percent and as fraction, arterial and cuff pressures of the same minute, scores as text, outliers
+and blanks.
 """
 
 from __future__ import annotations
@@ -13,9 +14,23 @@ from benchmark.simulation.signals import BLANK, FROM_NUMBER, TEXTS, Rows, Signal
 
 _ROUTINE, _SPARSE, _OXYGEN, _REFILL = 0.92, 0.28, 0.06, 0.03
 _OUTLIER, _NULL = 0.0012, 0.003
-_OUTLIERS = {220045: 0.0, 220050: 999.0, 220179: 0.0, 220277: 0.0, 220210: 400.0, 223761: 9.8, 220051: -12.0, 223835: 5.0}
+_OUTLIERS = {
+    220045: 0.0,
+    220050: 999.0,
+    220179: 0.0,
+    220277: 0.0,
+    220210: 400.0,
+    223761: 9.8,
+    220051: -12.0,
+    223835: 5.0,
+}
 
-EYE, MOTOR, VERBAL, REFILL = TEXTS.index("None"), TEXTS.index("No response"), TEXTS.index("No Response"), TEXTS.index("Normal <3 Seconds")
+EYE, MOTOR, VERBAL, REFILL = (
+    TEXTS.index("None"),
+    TEXTS.index("No response"),
+    TEXTS.index("No Response"),
+    TEXTS.index("Normal <3 Seconds"),
+)
 INTUBATED = TEXTS.index("No Response-ETT")
 
 
@@ -34,7 +49,9 @@ class Chart:
         times = self.stay.intime + hours * HOUR + minutes * 60
         return times - times % 60
 
-    def add(self, item: int, times: np.ndarray, values: np.ndarray, text: np.ndarray | int = FROM_NUMBER, late: int = 1) -> None:
+    def add(
+        self, item: int, times: np.ndarray, values: np.ndarray, text: np.ndarray | int = FROM_NUMBER, late: int = 1
+    ) -> None:
         """Append rows of one item; ``late`` is the usual number of minutes until they are stored."""
         keep = (times >= self.stay.intime) & (times <= self.stay.outtime)
         times, values = times[keep], np.array(values, dtype=float)[keep]
@@ -48,7 +65,17 @@ class Chart:
         warning = (odd < _OUTLIER).astype(int)
         store = times + 60 * (late + random.integers(0, 20, len(times)))
         caregiver = self.caregivers[(times // (12 * HOUR)) % 3]
-        self.rows.extend(len(times), **self.keys, caregiver_id=caregiver, time=times, store=store, itemid=item, number=values, text=text, warning=warning)
+        self.rows.extend(
+            len(times),
+            **self.keys,
+            caregiver_id=caregiver,
+            time=times,
+            store=store,
+            itemid=item,
+            number=values,
+            text=text,
+            warning=warning,
+        )
 
 
 def chart_stay(chart: Chart, latent: np.ndarray, signals: Signals, patient: Patient) -> None:
@@ -188,5 +215,13 @@ def outputs(chart: Chart, signals: Signals) -> Rows:
     at, times = at[times <= chart.stay.outtime], times[times <= chart.stay.outtime]
     volume = np.round(np.exp(4.6 - 0.3 * signals.severity[at] + 0.4 * random.standard_normal(len(at))))
     item = 226559 if random.random() < 0.8 else 226560
-    rows.extend(len(at), **chart.keys, caregiver_id=chart.caregivers[0], time=times, store=times + 300, itemid=item, number=volume)
+    rows.extend(
+        len(at),
+        **chart.keys,
+        caregiver_id=chart.caregivers[0],
+        time=times,
+        store=times + 300,
+        itemid=item,
+        number=volume,
+    )
     return rows

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmark.simulation import tables
-from benchmark.simulation.layout import COLUMNS, MIMIC_IV
+from benchmark.simulation import layout, tables
 from benchmark.simulation.signals import FROM_NUMBER, TEXTS
 
 _TIME = "%Y-%m-%d %H:%M:%S"
-_CHART, _OUTPUT, _LABORATORY = (f"{MIMIC_IV}/{name}" for name in ("icu/chartevents", "icu/outputevents", "hosp/labevents"))
 
 
 class GzipCsv:
@@ -35,12 +33,13 @@ class GzipCsv:
         self._raw.close()
 
 
-def rows_to_csv(table: str, rows: list[tuple]) -> bytes:
-    """Return CSV lines of row tuples."""
+def rows_to_csv(table: str, rows: list[dict]) -> bytes:
+    """Return CSV lines of rows by column name; what a row does not name is blank."""
     if not rows:
         return b""
-    frame = pl.DataFrame(rows, schema=list(COLUMNS[table]), orient="row", infer_schema_length=None)
-    return frame.write_csv(include_header=False).encode()
+    names = layout.columns(table)
+    columns = {name: pl.Series(name, [row.get(name) for row in rows]) for name in names}
+    return pl.DataFrame(columns).write_csv(include_header=False).encode()
 
 
 def events_to_csv(table: str, columns: dict[str, np.ndarray]) -> bytes:
@@ -50,8 +49,8 @@ def events_to_csv(table: str, columns: dict[str, np.ndarray]) -> bytes:
         storetime=pl.from_epoch("store", "s"),
         number=pl.col("number").fill_nan(None),
     )
-    shape = {_CHART: _chart, _OUTPUT: _output, _LABORATORY: _laboratory}[table]
-    return shape(frame).select(COLUMNS[table]).write_csv(include_header=False, datetime_format=_TIME).encode()
+    shape = {layout.CHART: _chart, layout.OUTPUT: _output, layout.LABORATORY: _laboratory}[table]
+    return shape(frame).select(layout.columns(table)).write_csv(include_header=False, datetime_format=_TIME).encode()
 
 
 def _chart(frame: pl.DataFrame) -> pl.DataFrame:
@@ -66,7 +65,9 @@ def _laboratory(frame: pl.DataFrame) -> pl.DataFrame:
     ranges = {int(row["itemid"]): (row["low"], row["high"]) for row in tables.rows("laboratory_items") if row["low"]}
     low = _lookup({item: float(low) for item, (low, _) in ranges.items()}, pl.Float64)
     high = _lookup({item: float(high) for item, (_, high) in ranges.items()}, pl.Float64)
-    frame = frame.with_columns(ref_range_lower=low, ref_range_upper=high, hadm_id=pl.when(pl.col("hadm_id") >= 0).then("hadm_id"))
+    frame = frame.with_columns(
+        ref_range_lower=low, ref_range_upper=high, hadm_id=pl.when(pl.col("hadm_id") >= 0).then("hadm_id")
+    )
     outside = (pl.col("number") < pl.col("ref_range_lower")) | (pl.col("number") > pl.col("ref_range_upper"))
     nothing = pl.lit(None, dtype=pl.String)
     return frame.with_columns(

@@ -78,7 +78,8 @@ def test_means_sample_deviations_and_ranks(out):
 
 MARKDOWN = """\
 **SIMULATED DATA. Test results on toy 5% cohort, protocol quick: \
-mean (sample standard deviation) over 3 seeds (1, 2, 3); note encoder tiny\\_bert. Best in bold, second best underlined. \
+mean (sample standard deviation) over 3 seeds (1, 2, 3); note encoder tiny\\_bert. \
+Best in bold, second best underlined. \
 Ceiling: the true outcome probabilities scored on the same samples.**
 
 | task   | metric   | MedFuse             | MT           | FlexCare          | ceiling   |
@@ -94,7 +95,7 @@ n.a.: not defined on these test samples, where a class is absent (IHM AUPRC).
 
 -: no finished run.
 
-1 failed runs are missing: MT, IHM, seed 2.
+1 failed run is missing: MT, IHM, seed 2.
 """
 
 LATEX = r"""% needs \usepackage{booktabs}

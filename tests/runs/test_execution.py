@@ -20,7 +20,7 @@ from safetensors import safe_open
 from benchmark.runs.collect import collect
 from benchmark.runs.execute import execute
 from benchmark.runs.executors import Advanced, Ended, InProcess, ProcessPool, Started
-from benchmark.runs.folder import finished_runs, new_run, remove_abandoned
+from benchmark.runs.folder import finished_runs, new_run, remove_abandoned, runs_folder
 from benchmark.runs.launch import launch
 from benchmark.runs.plan import make_plan
 
@@ -144,12 +144,12 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     process.stdout.readline()
-    assert remove_abandoned(tmp_path) == 0
+    assert remove_abandoned(runs_folder(tmp_path)) == 0
     assert not list(finished_runs(tmp_path)), "a folder that is still being written is not a run"
     process.kill()
     process.wait()
     process.stdout.close()
-    assert remove_abandoned(tmp_path) == 1
+    assert remove_abandoned(runs_folder(tmp_path)) == 1
     assert not list((tmp_path / "runs").iterdir())
 
 

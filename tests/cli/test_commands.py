@@ -1,0 +1,91 @@
+"""The command as a user types it: help, refusals, lists, dry runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from harness_fakes import write_data
+
+from benchmark import cli
+
+VERBS = ("run", "table", "list", "prepare", "simulate")
+
+
+@pytest.fixture
+def bench(monkeypatch, capsys):
+    """Calls the command; gives its exit code, and what it printed on both channels."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return call
+
+
+def test_help_lists_every_verb_with_examples(bench):
+    code, out, _ = bench("--help")
+    assert code == 0
+    assert out.count("bench ") >= 7
+    for verb in VERBS:
+        assert f"bench {verb}" in out
+        code, help_text, _ = bench(verb, "--help")
+        assert code == 0
+        assert f"bench {verb}" in help_text.split("Examples:")[1]
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys; from benchmark.cli import app; from typer.testing import CliRunner; "
+        "assert CliRunner().invoke(app, ['run', '--help']).exit_code == 0; "
+        "print([name for name in ('torch', 'pandas', 'polars', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_all_refusals_come_at_once_with_exit_code_2_and_no_traceback(bench, tmp_path):
+    code, _, err = bench(
+        "run", "--models", "flexcar", "--tasks", "ihn", "--seeds", "4x", "--out", str(tmp_path / "out")
+    )
+    assert code == 2
+    assert err.startswith("error: 3 faults")
+    for part in ("did you mean 'flexcare'", "did you mean 'ihm'", "4x"):
+        assert part in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    assert bench("run", "--modles", "mt")[0] == 2
+    assert "Did you mean 'list'?" in bench("lst")[2]
+    assert bench("table", "--out", str(tmp_path))[::2] == (2, "error: there are no runs yet; `bench run` makes some\n")
+    assert "did you mean 'models'" in bench("list", "modles")[2]
+
+
+def test_lists(bench):
+    assert [line.split()[0] for line in bench("list", "models")[1].splitlines()[2:]] == [
+        "medfuse", "mt", "m3care", "mmf", "multimodn", "flexcare-st", "flexcare",
+    ]  # fmt: skip
+    assert [line.split()[0] for line in bench("list", "tasks")[1].splitlines()[2:]] == [
+        "ihm", "los", "dec", "phe", "rea", "dia", "drg",
+    ]  # fmt: skip
+    assert {"paper", "quick"} <= {line.split()[0] for line in bench("list", "protocols")[1].splitlines()[2:]}
+    assert "top_k" in bench("list", "models", "--options")[1]
+
+
+def test_a_dry_run_counts_the_jobs_and_makes_nothing(bench, tmp_path):
+    out = tmp_path / "out"
+    data = str(write_data(tmp_path / "data"))
+    words = ("run", "--models", "flexcare,mt", "--tasks", "ihm,phe", "--dry-run", "--out", str(out))
+    code, text, _ = bench(*words, "--data", data, "--protocol", "quick")
+    assert code == 0
+    assert "15 runs on toy cohort; protocol quick" in text
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("flexcare", "mt"))}
+    assert [row[-3:] for row in (rows["flexcare"], rows["mt"])] == [["5", "0", "5"], ["10", "0", "10"]]
+    code, text, _ = bench(*words)
+    assert code == 0
+    assert "still to be made" in text
+    assert not out.exists()
