@@ -18,7 +18,7 @@ lint: .venv/dev
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python %d.%d found, 3.11 or newer is needed: make PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo 'make: no virtual environment; on Debian install python3-venv' >&2; exit 1; }
 
 .venv/bench: .venv/bin/python pyproject.toml constraints.txt
 	$(INSTALL) --editable .
