@@ -1,4 +1,4 @@
-"""What the baselines share beyond `models/`: checks of what they are built with, and the order of modalities."""
+"""What the baselines share beyond `models/`: the refusal of several tasks, and the order of modalities."""
 
 from __future__ import annotations
 
@@ -22,15 +22,3 @@ def primary_first(primary: str) -> tuple[int, ...]:
     """
     first = MODALITIES.index(primary)
     return (first, *(m for m in range(len(MODALITIES)) if m != first))
-
-
-def check_rate(name: str, rate: float) -> None:
-    """Refuses a dropout rate outside [0, 1)."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"{name} {rate}; a dropout rate is at least 0 and below 1")
-
-
-def check_count(name: str, count: int, least: int) -> None:
-    """Refuses a count below `least`."""
-    if count < least:
-        raise ValueError(f"{name} {count}; allowed is {least} or more")

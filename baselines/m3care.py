@@ -32,7 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import check_rate, only_head
+from baselines.common import only_head
+from models.checks import check_rate, check_weight
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder, EncoderLayer
@@ -60,8 +61,7 @@ class M3CareConfig:
 
     def __post_init__(self) -> None:
         check_rate("dropout", self.dropout)
-        if self.stabiliser < 0:
-            raise ValueError(f"stabiliser {self.stabiliser}; a weight is 0 or more")
+        check_weight("stabiliser", self.stabiliser)
 
 
 class BatchScale(nn.Module):
@@ -182,8 +182,10 @@ class M3Care(nn.Module):
         edges = self.prune(similarity)
         filled = [self.imputations[m](vectors[m], edges, donors[m]) for m in range(len(MODALITIES))]  # (B, D) each
         patient = self.fuse(filled, contents)  # (B, 3D)
-        diagnostics = {"patient": patient.detach(), "graph_density": graph_density(edges.detach())}
-        return Output(self.head(patient), {"stabiliser": stabiliser} if self.training else {}, diagnostics=diagnostics)
+        logits = self.head(patient)
+        if self.training:
+            return Output(logits, {"stabiliser": stabiliser})
+        return Output(logits, diagnostics={"patient": patient.detach(), "graph_density": graph_density(edges.detach())})
 
     def encode(self, batch: Batch) -> tuple[list[Tensor], list[Packed | None]]:
         """Owners' vectors h_m (n_m, D) and encoded content tokens; no rows and None where nobody owns the modality."""

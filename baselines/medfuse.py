@@ -28,11 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.common import check_count, check_rate, only_head, primary_first
+from baselines.common import only_head, primary_first
+from models.checks import check_count, check_rate
 from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder
-from models.ragged import join, unit_layout
+from models.ragged import join, on_device, unit_layout
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class MedFuseConfig:
         check_rate("dropout", self.dropout)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def _time_major(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor]:
     """How an LSTM reads packed tokens: all first tokens, all second ones, ..., up to the longest sequence's last.
@@ -64,7 +65,7 @@ def _time_major(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor]:
     lengths, offsets = np.asarray(layout.lengths), np.asarray(layout.offsets)
     steps = np.minimum(np.arange(lengths.max())[:, None], lengths - 1)  # (T, n)
     ends = (lengths - 1) * len(lengths) + np.arange(len(lengths))
-    return torch.from_numpy((offsets + steps).ravel()).to(device), torch.from_numpy(ends).to(device)
+    return on_device((offsets + steps).ravel(), device), on_device(ends, device)
 
 
 def last_state(lstm: nn.LSTM, packed: Packed) -> Tensor:
@@ -91,7 +92,6 @@ class MedFuse(nn.Module):
         super().__init__()
         head = only_head(heads, "MedFuse")
         d, width = dimensions, dimensions.width
-        self.aux_weights: dict[str, float] = {}
         self.order = primary_first(head.primary)
         self.embeddings = UnimodalEmbeddings(d)
         self.series = nn.LSTM(width, width, num_layers=config.series_layers)

@@ -29,7 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.common import check_count, only_head
+from baselines.common import only_head
+from models.checks import check_count
 from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed
 from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
@@ -107,7 +108,6 @@ class MMF(nn.Module):
         super().__init__()
         head = only_head(heads, "MMF")
         d = dimensions
-        self.aux_weights: dict[str, float] = {}
         self.embeddings = UnimodalEmbeddings(d)
         self.cls = nn.Parameter(torch.randn(len(MODALITIES), d.width) * 0.02)
         self.bottlenecks = nn.Parameter(torch.randn(config.bottlenecks, d.width) * 0.02)

@@ -48,7 +48,6 @@ class MT(nn.Module):
         super().__init__()
         head = only_head(heads, "MT")
         d = dimensions
-        self.aux_weights: dict[str, float] = {}
         self.embeddings = UnimodalEmbeddings(d)
         self.types = nn.Parameter(torch.randn(len(MODALITIES), d.width) * 0.02)
         self.encoder = ClsEncoder(d.width, d.layers, d.heads, d.dropout)

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.common import check_rate, only_head
+from baselines.common import only_head
+from models.checks import check_rate
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder
@@ -79,7 +80,6 @@ class MultiModN(nn.Module):
         super().__init__()
         head = only_head(heads, "MultiModN")
         width = dimensions.width
-        self.aux_weights: dict[str, float] = {}
         self.embeddings = UnimodalEmbeddings(dimensions)
         self.state = nn.Parameter(torch.randn(width))
         self.stages = nn.ModuleList(StateUpdate(dimensions, config.dropout) for _ in MODALITIES)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from benchmark import registry
 from benchmark.code_version import ROOT
 from benchmark.errors import UserError
+from benchmark.files import write_fault
 from benchmark.manifest import DataInfo, read_manifest
 from benchmark.protocols.reading import based, overlaid, parse_protocol, parse_strictly, protocol_values, read_yaml
 from benchmark.protocols.schema import Count, Protocol, Seed
@@ -23,6 +24,13 @@ from benchmark.tasks import TASKS
 from models.contract import ModelEntry
 
 DEFAULT_PROTOCOL = {"without data": "quick", "with data": "paper"}
+
+_LISTS = {
+    "models": "names with commas between, or all",
+    "tasks": "names with commas between, or all",
+    "seeds": f"whole numbers from 0 to {2**32 - 1} with commas between",
+}
+"""Options that are lists, and what may stand in them."""
 
 
 class RunOptions(BaseModel):
@@ -80,6 +88,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     from_file = read_yaml(config_file) if config_file else {}
     given = {**from_file, **{key: value for key, value in typed.items() if value is not None}}
     given = {key: _listed(key, value) for key, value in given.items()}
+    faults += _list_faults(given)
     options = _parse_options(given, faults)
     folder = base if typed.get("data") is None else Path.cwd()
     data = _read_data(given.get("data"), folder, faults)
@@ -93,6 +102,9 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         faults.append(f"seeds: {seeds} repeat a seed")
     if given.get("device") == "cuda" and not _has_cuda():
         faults.append("device: 'cuda' was asked for, but torch sees no CUDA device here. Allowed: auto, cpu")
+    out = _out(given.get("out"), base if typed.get("out") is None else Path.cwd())
+    if fault := write_fault(out):
+        faults.append(f"out: cannot write to {out}: {fault}")
     if faults or options is None or protocol is None:
         raise UserError(_together(faults))
     return RunConfig(
@@ -104,9 +116,13 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         protocol=protocol,
         device=options.device,
         workers=options.workers,
-        out=_place(options.out, base if typed.get("out") is None else Path.cwd()) if options.out else default_out(),
+        out=out,
         dry_run=options.dry_run,
     )
+
+
+def _out(value: Any, folder: Path) -> Path:
+    return _place(value, folder) if value and isinstance(value, str) else default_out()
 
 
 def default_out() -> Path:
@@ -148,15 +164,30 @@ def _together(faults: list[str]) -> str:
 
 def _listed(key: str, value: Any) -> Any:
     """Options that are lists may be typed as one text with commas, or as a single value."""
-    if key not in ("models", "tasks", "seeds"):
+    if key not in _LISTS:
         return value
     if isinstance(value, str):
         value = [part for part in re.split(r"[,\s]+", value) if part]
     if isinstance(value, int) and not isinstance(value, bool):
         value = [value]
     if key == "seeds" and isinstance(value, list):
-        value = [int(part) if isinstance(part, str) and part.isdecimal() else part for part in value]
+        value = [int(part) if isinstance(part, str) and re.fullmatch(r"-?\d+", part) else part for part in value]
     return value
+
+
+def _list_faults(given: dict[str, Any]) -> list[str]:
+    """What is wrong with the lists among the options; a faulty list is taken out of `given`."""
+    faults = []
+    for key, allowed in _LISTS.items():
+        value = given.get(key)
+        if value == []:
+            faults.append(f"{key}: none is named. Allowed: {allowed}")
+        elif key == "seeds" and isinstance(value, list):
+            wrong = [seed for seed in value if type(seed) is not int or not 0 <= seed < 2**32]
+            faults += [f"seeds: {seed!r} is no seed. Allowed: {allowed}" for seed in wrong]
+        if faults and faults[-1].startswith(key):
+            del given[key]
+    return faults
 
 
 def _parse_options(given: Mapping[str, Any], faults: list[str]) -> RunOptions | None:

@@ -7,6 +7,30 @@ import tempfile
 from pathlib import Path
 
 
+def system_fault(fault: OSError) -> str:
+    """What the operating system refused, without Python's dressing.
+
+    >>> system_fault(FileNotFoundError(2, "No such file or directory", "a/b"))
+    'No such file or directory: a/b'
+    >>> system_fault(OSError("truncated gzip file"))
+    'truncated gzip file'
+    """
+    if not fault.strerror:
+        return str(fault) or type(fault).__name__
+    return f"{fault.strerror}: {fault.filename}" if fault.filename is not None else fault.strerror
+
+
+def write_fault(folder: Path) -> str | None:
+    """Why nothing can be written in `folder`, which need not exist yet; None if something can. Leaves nothing there."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        # Trying is the only sure test: permissions say nothing of read-only or special file systems.
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=existing):
+            return None
+    except OSError as fault:
+        return fault.strerror or str(fault)
+
+
 def replace_text(path: Path, text: str) -> None:
     """Writes `text` to `path` under a temporary name first, so that no reader ever meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

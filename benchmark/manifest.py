@@ -6,8 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.errors import UserError
+from benchmark.protocols.reading import parse_strictly
 
 FORMAT = 1
 
@@ -32,6 +36,31 @@ class DataInfo:
     impossible: Mapping[str, str]
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Samples(_Part):
+    train: Annotated[int, Field(ge=0)]
+    val: Annotated[int, Field(ge=0)]
+    test: Annotated[int, Field(ge=0)]
+
+
+class _Task(_Part):
+    samples: _Samples
+
+
+class _Manifest(_Part):
+    """The keys of manifest.json that are read here; there are more."""
+
+    name: str
+    fingerprint: str
+    simulated: bool
+    modalities: dict[str, bool]
+    tasks: dict[str, _Task]
+    impossible: dict[str, str] = Field(default_factory=dict)
+
+
 def read_manifest(path: Path) -> DataInfo:
     """The facts of the data set in folder `path`; `UserError` if there is none or it is of another format."""
     file = path / "manifest.json"
@@ -52,15 +81,15 @@ def read_manifest(path: Path) -> DataInfo:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise UserError(f"{file} has format {found!r}; this version reads {FORMAT}: prepare the data set again")
-    missing = [key for key in ("name", "fingerprint", "simulated", "modalities", "tasks") if key not in manifest]
-    if missing:
-        raise UserError(f"{file} lacks {', '.join(missing)}: prepare the data set again")
+    facts = parse_strictly(_Manifest, manifest, "", faults := [])
+    if facts is None:
+        raise UserError(f"{file} is damaged ({'; '.join(faults)}): prepare the data set again")
     return DataInfo(
         path=path,
-        name=manifest["name"],
-        fingerprint=manifest["fingerprint"],
-        simulated=manifest["simulated"],
-        modalities=manifest["modalities"],
-        samples={task: facts["samples"] for task, facts in manifest["tasks"].items()},
-        impossible=manifest.get("impossible", {}),
+        name=facts.name,
+        fingerprint=facts.fingerprint,
+        simulated=facts.simulated,
+        modalities=facts.modalities,
+        samples={name: task.samples.model_dump() for name, task in facts.tasks.items()},
+        impossible=facts.impossible,
     )

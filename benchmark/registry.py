@@ -1,7 +1,8 @@
 """All models by name: those of this project and those that other installed packages add.
 
 A package adds a model through the entry-point group `benchmark.models`; the entry point names a `ModelEntry` or a
-sequence of them. This module is the only place where the harness meets `models/` and `baselines/`.
+sequence of them. No other module of the harness imports a model: they ask here for it, and share with `models/` the
+contract and general building blocks only.
 """
 
 from __future__ import annotations

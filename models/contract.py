@@ -15,12 +15,14 @@ another, without padding and without filler for the absent. `present` is the onl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from models.checks import check_count, check_rate
 
 MODALITIES = ("ehr", "cxr", "note")
 """Order of the modality axis everywhere: ICU time series, chest film, note text."""
@@ -135,10 +137,11 @@ class Output:
 
     Attributes:
         logits: (B, C_task), never probabilities.
-        aux: unweighted auxiliary losses (scalars) by name, empty in eval mode; the model's `aux_weights` says how
-        each counts.
+        aux: unweighted auxiliary losses (scalars) by name, empty in eval mode; the module's attribute
+        `aux_weights` says how each counts (see `ModelEntry`).
         readouts: if not empty, the prediction loss is the weighted sum over these instead of the loss of `logits`.
-        diagnostics: detached tensors for analyses, e.g. patient vector, gates, fusion weights.
+        diagnostics: detached tensors for analyses, e.g. patient vector, gates, fusion weights. Scalars in eval mode are
+        averaged over the test batches and kept with the run.
     """
 
     logits: Tensor
@@ -185,6 +188,10 @@ class Dimensions:
     patch: int = 16
 
     def __post_init__(self) -> None:
+        for size in fields(self):
+            if size.name != "dropout":
+                check_count(size.name, getattr(self, size.name), 1)
+        check_rate("dropout", self.dropout)
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.film % self.patch:
@@ -194,6 +201,9 @@ class Dimensions:
 @dataclass(frozen=True)
 class ModelEntry:
     """A model as the harness knows it. Third parties add theirs through the entry-point group `benchmark.models`.
+
+    The module that `build` makes maps a `Batch` to an `Output`. If it returns auxiliary losses, its attribute
+    `aux_weights` (dict of name to float) gives the weight of each; a module without such losses needs no attribute.
 
     Attributes:
         name: as typed on the command line. title: as printed in tables.
@@ -213,3 +223,8 @@ class ModelEntry:
     multitask: bool = False
     clip_norm: float | None = None
     couples_samples: bool = False
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from models.contract import MODALITIES, Packed
 from models.encoder import COMBINATIONS, READERS, SINGLES, CombinationEncoder
 from models.layers import EncoderLayer
+from models.ragged import on_device
 
 
 def pad_by_row(stream: Packed, size: int) -> tuple[Tensor, Tensor]:
@@ -23,7 +24,7 @@ def pad_by_row(stream: Packed, size: int) -> tuple[Tensor, Tensor]:
     for row, sequence in zip(stream.layout.rows, stream.values.split(stream.layout.lengths), strict=True):
         sequences[row] = sequence
     padded = pad_sequence(sequences, batch_first=True)
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=padded.device)
+    lengths = on_device([len(sequence) for sequence in sequences], padded.device)
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
 
 

@@ -76,8 +76,3 @@ class UnimodalEmbeddings(nn.Module):
             None if batch.cxr is None else self.cxr(batch.cxr),
             None if batch.note is None else self.note(batch.note),
         )
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from models.contract import MODALITIES, Layout, Packed
 from models.layers import EncoderLayer
-from models.ragged import Group, Grouping, grouping
+from models.ragged import Group, Grouping, grouping, on_device
 
 COMBINATIONS = (
     (True, False, False),
@@ -58,7 +58,7 @@ def complete_combinations(present: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def _members(device: torch.device) -> Tensor:
-    return torch.tensor(COMBINATIONS, device=device)
+    return on_device(COMBINATIONS, device)
 
 
 def readers_seen_by_readers(present: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def plan_reading(streams: Sequence[Packed | None], present: Tensor) -> ReadingPl
     order = torch.cat([group.sequences for group in groups.groups])
     asking = [[row * READERS + reader for reader in READERS_OF[m]] for m, part in owned for row in part.rows]
     target = [[reader * SINGLES + m for reader in five] for five, m in zip(asking, modality, strict=True)]
-    both = torch.tensor([asking, target]).to(device, non_blocking=True).index_select(1, order)  # (2, S, Q)
+    both = on_device([asking, target], device).index_select(1, order)  # (2, S, Q)
     return ReadingPlan(
         layout=layout,
         grouping=groups,

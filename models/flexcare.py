@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from models.checks import check_count, check_positive, check_weight
 from models.contract import Batch, Dimensions, Head, ModelEntry, Output
 from models.embeddings import UnimodalEmbeddings
 from models.encoder import COMBINATIONS, CombinationEncoder, complete_combinations
 from models.fusion import AttentionFusion
-from models.mixture_of_experts import MixtureOfExperts
+from models.mixture_of_experts import MixtureOfExperts, check_top_k
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class FlexCareConfig:
     temperature: float = 0.2
     noise_floor: float = 0.01
     moe_noise: bool = True
+
+    def __post_init__(self) -> None:
+        check_count("experts", self.experts, 1)
+        check_top_k(self.top_k, self.experts)
+        check_weight("beta", self.beta)
+        check_weight("balance", self.balance)
+        check_positive("temperature", self.temperature)
+        check_positive("noise_floor", self.noise_floor)
 
 
 def covariance_term(tokens: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.checks import check_positive
+
 
 class AttentionFusion(nn.Module):
     """Weighs the tokens of complete combinations by how they fit the task.
@@ -19,8 +21,7 @@ class AttentionFusion(nn.Module):
 
     def __init__(self, width: int, temperature: float) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature {temperature}; it must be positive")
+        check_positive("temperature", temperature)
         self.temperature = temperature
         self.joint = nn.Linear(2 * width, width, bias=False)
         self.score = nn.Linear(width, 1, bias=False)

@@ -47,6 +47,12 @@ def chance_of_selection(clean: Tensor, sigma: Tensor, noisy: Tensor, top_k: int)
     return torch.special.ndtr((clean - threshold) / sigma)
 
 
+def check_top_k(top_k: int, experts: int) -> None:
+    """Refuses to choose no expert, or more than there are."""
+    if not 1 <= top_k <= experts:
+        raise ValueError(f"top_k {top_k} with {experts} experts; it must be between 1 and the number of experts")
+
+
 class MixtureOfExperts(nn.Module):
     """Sends each complete combination token to `top_k` of the experts, chosen from the token and the task token.
 
@@ -65,8 +71,7 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, width: int, experts: int, top_k: int, noise_floor: float, noise: bool) -> None:
         super().__init__()
-        if not 1 <= top_k <= experts:
-            raise ValueError(f"top_k {top_k} with {experts} experts; it must be between 1 and the number of experts")
+        check_top_k(top_k, experts)
         self.experts, self.top_k, self.noise_floor, self.noise = experts, top_k, noise_floor, noise
         self.route_token = nn.Parameter(torch.zeros(width, experts))
         self.route_task = nn.Parameter(torch.zeros(width, experts))

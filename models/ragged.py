@@ -17,8 +17,15 @@ from torch import Tensor
 
 from models.contract import Layout, Packed
 
-GROUP_OVERHEAD = 20_000
-"""Token pairs that may be wasted by padding before another group is opened: what a group's own kernel launches cost."""
+GROUP_OVERHEAD = {"cpu": 20_000}
+GROUP_OVERHEAD_ELSEWHERE = 2_000_000
+"""Token pairs that may be wasted by padding before another group is opened: what a group's own kernel launches cost,
+by type of device. Elsewhere than on a CPU launches dominate; that number is not measured on a GPU so far."""
+
+
+def on_device(values: np.ndarray | Tensor | Sequence, device: torch.device) -> Tensor:
+    """A tensor of host values on `device`; the host does not wait for the copy, as it would in `torch.tensor`."""
+    return torch.as_tensor(values).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -71,18 +78,18 @@ class Grouping:
         return stacked if self.order is None else stacked.index_select(0, self.order)
 
 
-def _cut_points(lengths: np.ndarray) -> list[int]:
-    """Cuts lengths sorted in descending order into runs whose padding wastes at most `GROUP_OVERHEAD` token pairs."""
+def _cut_points(lengths: np.ndarray, overhead: int) -> list[int]:
+    """Cuts lengths sorted in descending order into runs whose padding wastes at most `overhead` token pairs."""
     cuts, waste, longest = [0], 0, int(lengths[0])
     for position, length in enumerate(lengths.tolist()):
         waste += longest * longest - length * length
-        if waste > GROUP_OVERHEAD:
+        if waste > overhead:
             cuts.append(position)
             waste, longest = 0, length
     return [*cuts, len(lengths)]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def grouping(layout: Layout, device: torch.device) -> Grouping:
     """Groups of similar length for `layout`, their index tensors on `device`."""
@@ -92,7 +99,7 @@ def grouping(layout: Layout, device: torch.device) -> Grouping:
         whole = Group(None, None, torch.arange(len(lengths), device=device), int(lengths[0]))
         return Grouping((whole,), None, None)
     by_length = np.argsort(-lengths, kind="stable")
-    cuts = _cut_points(lengths[by_length])
+    cuts = _cut_points(lengths[by_length], GROUP_OVERHEAD.get(device.type, GROUP_OVERHEAD_ELSEWHERE))
     groups, inverse, slot = [], np.empty(layout.tokens, np.int64), 0
     for start, stop in itertools.pairwise(cuts):
         members = by_length[start:stop]
@@ -104,50 +111,36 @@ def grouping(layout: Layout, device: torch.device) -> Grouping:
         slot += index.size
         groups.append(
             Group(
-                torch.from_numpy(index).to(device),
-                None if real.all() else torch.from_numpy(real).to(device),
-                torch.from_numpy(members.copy()).to(device),
+                on_device(index, device),
+                None if real.all() else on_device(real, device),
+                on_device(members, device),
                 longest,
             )
         )
     order = np.empty_like(by_length)
     order[by_length] = np.arange(len(by_length))
-    return Grouping(tuple(groups), torch.from_numpy(inverse).to(device), torch.from_numpy(order).to(device))
+    return Grouping(tuple(groups), on_device(inverse, device), on_device(order, device))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def positions(layout: Layout, device: torch.device) -> Tensor:
     """(N,) place of every token within its sequence, from 0."""
-    return torch.from_numpy(np.concatenate([np.arange(length) for length in layout.lengths])).to(device)
+    return on_device(np.concatenate([np.arange(length) for length in layout.lengths]), device)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def first_tokens(layout: Layout, device: torch.device) -> Tensor:
     """(n,) position of every sequence's first token."""
-    return torch.tensor(layout.offsets, device=device)
+    return on_device(layout.offsets, device)
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
-def last_tokens(layout: Layout, device: torch.device) -> Tensor:
-    """(n,) position of every sequence's last token."""
-    return torch.tensor(layout.offsets, device=device) + torch.tensor(layout.lengths, device=device) - 1
-
-
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def row_index(rows: tuple[int, ...], device: torch.device) -> Tensor:
     """Batch rows as an index tensor."""
-    return torch.tensor(rows, dtype=torch.int64, device=device)
-
-
-def to_rows(vectors: Tensor, rows: tuple[int, ...], size: int) -> Tensor:
-    """Vectors (n, ...) of the batch rows `rows` -> (size, ...), zeros in all other rows."""
-    if rows == tuple(range(size)):
-        return vectors
-    return vectors.new_zeros(size, *vectors.shape[1:]).index_copy(0, row_index(rows, vectors.device), vectors)
+    return on_device(np.array(rows, np.int64), device)
 
 
 def unit_layout(rows: Sequence[int]) -> Layout:
@@ -155,7 +148,7 @@ def unit_layout(rows: Sequence[int]) -> Layout:
     return Layout((1,) * len(rows), tuple(rows))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def _join_plan(layouts: tuple[Layout, ...], device: torch.device) -> tuple[Layout, Tensor, tuple[Tensor, ...]]:
     for layout in layouts:
@@ -176,9 +169,9 @@ def _join_plan(layouts: tuple[Layout, ...], device: torch.device) -> tuple[Layou
         row, _, length = pieces[piece]
         lengths[row] = lengths.get(row, 0) + length
     bounds = np.cumsum([0] + [layout.tokens for layout in layouts])
-    where = tuple(torch.from_numpy(target[a:b].copy()).to(device) for a, b in itertools.pairwise(bounds))
+    where = tuple(on_device(target[a:b], device) for a, b in itertools.pairwise(bounds))
     joint = Layout(tuple(lengths.values()), tuple(lengths))
-    return joint, torch.from_numpy(source).to(device), where
+    return joint, on_device(source, device), where
 
 
 @dataclass(frozen=True)

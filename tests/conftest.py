@@ -1,9 +1,8 @@
-"""Fixtures shared by all tests. The builders themselves are in `random_batches.py`."""
+"""What holds for all tests: where they find each other's helpers, and one thread for torch."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,25 +14,8 @@ for folder in (TESTS, TESTS.parent):
         sys.path.append(str(folder))
 
 
-@pytest.fixture(scope="session")
-def make_batch() -> Callable[..., tuple]:
-    """Factory of random batches: `make_batch(patterns, lengths=..., seed=..., ...)` returns `(Batch, labels)`."""
-    import random_batches
+def pytest_configure(config: pytest.Config) -> None:
+    """Sums are then made in the same order everywhere, and small tensors need no second core."""
+    import torch
 
-    return random_batches.make_batch
-
-
-@pytest.fixture(scope="session")
-def small() -> object:
-    """Dimensions small enough for float64 tests of every model; dropout is 0."""
-    import random_batches
-
-    return random_batches.SMALL
-
-
-@pytest.fixture(scope="session")
-def randomise() -> Callable:
-    """`randomise(module, seed)` gives constant parameters (zero tables, unit norms) noise; returns the module."""
-    import random_batches
-
-    return random_batches.randomise
+    torch.set_num_threads(1)

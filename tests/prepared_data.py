@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from benchmark.data.stores import RaggedWriter
 from benchmark.tasks import TASKS
+from models.contract import Dimensions
 
 ENCODER = "random"
 NOTE_WIDTH = 6
@@ -29,8 +31,8 @@ def write_prepared(folder: Path, tasks: tuple[str, ...] = ("ihm", "los", "dia"),
     notes.close()
     np.save(folder / "series" / "tails.npy", np.full((size, 76), 9.0, np.float16))
     (folder / "films").mkdir()
-    films = np.clip(128 + 40 * signal[:, None, None] + rng.normal(0, 20, (size, 256, 256)), 0, 255)
-    np.save(folder / "films" / "pixels.npy", films.astype(np.uint8))
+    coarse = np.clip(128 + 40 * signal[:, None, None] + rng.normal(0, 60, (size, 32, 32)), 0, 255).astype(np.uint8)
+    np.save(folder / "films" / "pixels.npy", coarse.repeat(8, axis=1).repeat(8, axis=2))
     manifest = {"format": 1, "name": "test data", "simulated": True, "fingerprint": f"test-{size}-{seed}", "tasks": {}}
     (folder / "samples").mkdir()
     for number, name in enumerate(tasks):
@@ -39,6 +41,33 @@ def write_prepared(folder: Path, tasks: tuple[str, ...] = ("ihm", "los", "dia"),
         manifest["tasks"][name] = {"classes": list(_classes(name)), "samples": frame["split"].value_counts().to_dict()}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def overwrite_unseen(folder: Path, task: str, dimensions: Dimensions, filler: float) -> Path:
+    """Replaces all stored content that no sample of `task` may see: other hours, texts, tokens, films and tails."""
+    frame = pd.read_parquet(folder / "samples" / f"{task}.parquet")
+    _overwrite(folder / "films" / "pixels.npy", frame["film"][frame["film"] >= 0], np.clip(filler, 0, 255))
+    _overwrite(folder / "series" / "tails.npy", frame["tail"][frame["tail"] >= 0], filler)
+    stay = frame[frame["series"] >= 0]
+    starts = np.load(folder / "series" / "offsets.npy")[stay["series"]]
+    stops = starts + stay["hours"]
+    last = stops - (stay["tail"] >= 0)  # a tail stands in for the last hour
+    _overwrite(folder / "series" / "values.npy", _ranges(np.maximum(starts, stops - dimensions.hours), last), filler)
+    texts = folder / "notes" / "embeddings" / ENCODER
+    offsets, note = np.load(texts / "offsets.npy"), frame["note"][frame["note"] >= 0].to_numpy()
+    ends = np.minimum(offsets[note + 1], offsets[note] + dimensions.note_tokens)
+    _overwrite(texts / "values.npy", _ranges(offsets[note], ends), filler)
+    return folder
+
+
+def _ranges(starts: Iterable[int], stops: Iterable[int]) -> np.ndarray:
+    return np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
+
+
+def _overwrite(file: Path, seen: Iterable[int], filler: float) -> None:
+    values = np.load(file, mmap_mode="r+")
+    values[np.setdiff1d(np.arange(len(values)), seen)] = filler
+    values.flush()
 
 
 def _classes(name: str) -> tuple[str, ...]:
@@ -57,7 +86,7 @@ def _samples(
     frame["hours"] = np.where(has_series, np.maximum(hours - 1, 1), 0).astype(np.int32)
     frame["tail"] = np.where(has_series & (task.primary == "cxr"), np.arange(size), -1)
     frame["film"] = np.where(has_film, np.arange(size), -1)
-    frame["note"] = np.where(tokens > 0, np.arange(size), -1)
+    frame["note"] = np.where((tokens > 0) & (rng.random(size) < 0.8), np.arange(size), -1)
     classes = len(_classes(name))
     if task.kind == "multiclass":
         frame["y0"] = np.clip(np.floor((signal + 2) / 4 * classes), 0, classes - 1).astype(np.float32)

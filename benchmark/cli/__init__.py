@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import NoReturn
 
 import typer
 
@@ -16,6 +17,7 @@ from benchmark.cli.run import run_command
 from benchmark.cli.simulate import simulate_command
 from benchmark.cli.table import table_command
 from benchmark.errors import UserError
+from benchmark.files import system_fault
 
 HELP = """Compare multimodal clinical prediction models under one cohort, split, encoder and protocol.
 
@@ -54,5 +56,11 @@ def main() -> None:
     try:
         app()
     except UserError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(fault))
+    except OSError as fault:  # of the user's files and disks: a path that cannot be made, no right to read, no space
+        _refuse(system_fault(fault))
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -57,7 +57,7 @@ def table_command(
 def make_table(out: Path, group: str | None = None, with_published: bool = False) -> tuple[ResultTable, list[RunGroup]]:
     """The table of one group of the runs under `out`, and the other groups there."""
     from benchmark import registry
-    from benchmark.reporting.published import published
+    from benchmark.published import published_results
     from benchmark.reporting.tables import build_table
     from benchmark.runs.collect import collect
     from benchmark.runs.groups import choose, groups
@@ -65,7 +65,7 @@ def make_table(out: Path, group: str | None = None, with_published: bool = False
     runs = collect(out)
     found = groups(out, runs)
     chosen = choose(found, group)
-    paper = published("table3") if with_published else None
+    paper = published_results() if with_published else None
     return build_table(runs, chosen, list(registry.models()), paper), [other for other in found if other is not chosen]
 
 
@@ -76,7 +76,7 @@ def print_table(
     from benchmark.reporting.formats import to_markdown, to_screen, write_tables
 
     if console.is_terminal:
-        console.print(to_screen(table, all_metrics))
+        console.print(to_screen(table, all_metrics, console.width))
     else:
         typer.echo(to_markdown(table, all_metrics))
     for name, path in write_tables(table, out / "tables", all_metrics).items():

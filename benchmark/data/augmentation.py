@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.ragged import on_device
+
 STORE_SIDE = 256
 CROP = 7 / 8
 """Side of the centre crop in parts of the stored side: 224 of 256 pixels."""
@@ -89,6 +91,6 @@ def augment(stored: Tensor, film: int, settings: Augmentation, draws: np.ndarray
         ],
         axis=1,
     )
-    theta = torch.from_numpy(rows.astype(np.float32)).to(grey.device)
+    theta = on_device(rows.astype(np.float32), grey.device)
     grid = F.affine_grid(theta, [len(grey), 1, film, film], align_corners=False)
     return F.grid_sample(grey[:, None], grid, mode=settings.resampling, padding_mode="zeros", align_corners=False)[:, 0]

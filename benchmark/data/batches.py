@@ -14,6 +14,7 @@ from benchmark.data.dataset import PreparedData, Samples, TaskData
 from benchmark.data.stores import RaggedStore
 from benchmark.random import stream
 from models.contract import Batch, Dimensions, Films, Layout, Packed
+from models.ragged import on_device
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,12 @@ class BatchSource:
         name = self.task.task.name
         order = stream(seed, "order", name, number).permutation(len(self))
         draws = stream(seed, "augmentation", name, number).random((len(self), DRAWS)) if self.settings else None
-        full = len(order) // batch_size * batch_size or len(order)
-        for start in range(0, full, batch_size):
+        for start in range(0, self.samples_an_epoch(batch_size), batch_size):
             yield self.batch(order[start : start + batch_size], draws)
 
-    def in_order(self, batch_size: int) -> Iterator[LabelledBatch]:
-        """All samples once, in order, without augmentation."""
-        for start in range(0, len(self), batch_size):
-            yield self.batch(np.arange(start, min(start + batch_size, len(self))))
+    def samples_an_epoch(self, batch_size: int) -> int:
+        """Number of samples in the batches of `epoch`."""
+        return len(self) // batch_size * batch_size or len(self)
 
     def batch(self, chosen: np.ndarray, draws: np.ndarray | None = None) -> LabelledBatch:
         """The samples at positions `chosen` of the partition; `draws` (n, DRAWS) switches augmentation on."""
@@ -93,9 +92,9 @@ class BatchSource:
             ehr=self._series(chosen, np.flatnonzero(present[:, 0])),
             cxr=self._films(chosen, np.flatnonzero(present[:, 1]), draws),
             note=self._notes(chosen, np.flatnonzero(present[:, 2])),
-            present=torch.from_numpy(present).to(self.device, non_blocking=True),
+            present=on_device(present, self.device),
             task=self.head,
-            sample=torch.from_numpy(self.samples.sample[chosen]).to(self.device, non_blocking=True),
+            sample=on_device(self.samples.sample[chosen], self.device),
         )
         return LabelledBatch(inputs, self.labels(chosen))
 
@@ -106,8 +105,8 @@ class BatchSource:
         if self.task.task.kind == "multiclass":
             values, known = values[:, 0].astype(np.int64), known[:, 0]
         return Labels(
-            torch.from_numpy(values).to(self.device, non_blocking=True),
-            torch.from_numpy(known).to(self.device, non_blocking=True),
+            on_device(values, self.device),
+            on_device(known, self.device),
         )
 
     def _presence(self) -> np.ndarray:
@@ -124,7 +123,7 @@ class BatchSource:
             return None
         picked = chosen[rows]
         stops = self.samples.hours[picked].astype(np.int64)
-        starts = np.maximum(stops - self.dimensions.hours, 0)  # the last hours are kept
+        starts = np.maximum(stops - self.dimensions.hours, 0)  # the last hours are kept; position 0 is then not hour 0
         values, lengths = self.data.series.gather(self.samples.series[picked], starts, stops)
         tails = self.samples.tail[picked]
         cut = tails >= 0
@@ -144,7 +143,7 @@ class BatchSource:
         if not len(rows):
             return None
         picked = chosen[rows]
-        stored = torch.from_numpy(self.data.films[self.samples.film[picked]]).to(self.device, non_blocking=True)
+        stored = on_device(self.data.films[self.samples.film[picked]], self.device)
         if draws is None or self.settings is None:
             pixels = crop(stored, self.dimensions.film)
         else:
@@ -152,5 +151,5 @@ class BatchSource:
         return Films(pixels, tuple(rows.tolist()))
 
     def _packed(self, values: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> Packed:
-        tokens = torch.from_numpy(values).to(self.device, non_blocking=True).to(torch.float32)
+        tokens = on_device(values, self.device).to(torch.float32)
         return Packed(tokens, Layout(tuple(lengths.tolist()), tuple(rows.tolist())))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import polars as pl
 
+from benchmark.data.discretiser import TOLERANCE
 from benchmark.data.raw import RawMimic, collect
 from benchmark.tasks import rea
 
@@ -57,7 +58,7 @@ class _Selection:
 
 
 def build_cohort(raw: RawMimic) -> Cohort:
-    """Select stays: no change of unit, one stay an admission, adults, length of stay known.
+    """Select stays: no change of unit, one stay an admission, adults, length of stay known and above zero.
 
     Deaths and returns are worked out before the age filter, on the stays that remain by then: a return is the patient's
     next admission with such a stay.
@@ -74,6 +75,8 @@ def build_cohort(raw: RawMimic) -> Cohort:
     stays["age"] = stays.anchor_age + stays.intime.dt.year - stays.anchor_year
     stays = selection.apply(stays[stays.age >= ADULT], "adults", f"younger than {ADULT}")
     stays = selection.apply(stays[stays.los_hours.notna()], "length of stay known", "blank los")
+    positive = stays[stays.los_hours > TOLERANCE]
+    stays = selection.apply(positive, "length of stay above zero", "los is zero or negative")
     stays = stays.sort_values("stay_id", ignore_index=True)
     columns = ["subject_id", "hadm_id", "admittime", "dischtime"]
     return Cohort(stays, admissions[columns].sort_values("hadm_id", ignore_index=True), tuple(selection.steps))

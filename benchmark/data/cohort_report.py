@@ -13,18 +13,8 @@ from benchmark.data.samples import Sampled
 from benchmark.data.series import SeriesIndex
 from benchmark.data.sources import Sources
 from benchmark.data.split import SPLITS
+from benchmark.published import published_cohort
 from benchmark.tasks import TASKS
-
-PUBLISHED = {
-    "ihm": {"samples": 26_318, "ehr": 0.0, "cxr": 76.40, "note": 7.49},
-    "los": {"samples": 59_495, "ehr": 0.0, "cxr": 85.16, "note": 8.27},
-    "dec": {"samples": 59_269, "ehr": 0.0, "cxr": 85.15, "note": 8.24},
-    "phe": {"samples": 59_798, "ehr": 0.0, "cxr": 81.94, "note": 8.30},
-    "rea": {"samples": 55_712, "ehr": 0.0, "cxr": 82.38, "note": 8.06},
-    "dia": {"samples": 132_576, "ehr": 76.34, "cxr": 0.0, "note": 32.56},
-    "drg": {"samples": 236_770, "ehr": None, "cxr": None, "note": 0.0},
-}
-"""FlexCare, KDD 2024, Table 2: samples, and percent of samples without each modality (MIMIC-IV 2.0)."""
 
 MOST_CLASSES = 30
 """A task with more classes has no table of them in the Markdown report; JSON holds all."""
@@ -40,7 +30,7 @@ def cohort_report(
     manifest: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything the report says, ready for JSON."""
-    stays = sources.stays
+    stays, paper = sources.stays, published_cohort()
     outcomes = ("died_in_hospital", "died_in_icu", "ward_death", "readmitted", "late_death")
     with_events = stays[stays.first_event.notna()]
     report = {key: manifest[key] for key in ("name", "simulated", "profile", "modalities", "impossible")}
@@ -56,13 +46,15 @@ def cohort_report(
         "without_diagnoses": _without_diagnoses(sources),
     }
     report["tasks"] = {
-        task: _task(task, frame, drafts[task], sampled.classes[task], sources) for task, frame in sampled.frames.items()
+        task: _task(task, frame, drafts[task], sampled.classes[task], sources) | {"published": paper[task]}
+        for task, frame in sampled.frames.items()
     }
     if "phe" in sampled.frames:
         report["phenotypes_by_icd_version"] = _by_version(sampled.frames["phe"], drafts["phe"], sources.diagnoses)
     further = ("films", "further_hcfa_rows", "drg_without_course")
     report |= {name: sources.facts[name] for name in further if name in sources.facts}
     report["signals"] = sources.facts["signals"]
+    report["not_fitted"] = series.standardiser.not_fitted
     report["observed_hours"] = {channel: round(share, 4) for channel, share in series.observed.items()}
     return report
 
@@ -82,10 +74,11 @@ def _task(
         "patients": int(frame.patient.nunique()),
         "split": {split: int((frame["split"] == split).sum()) for split in SPLITS},
         "missing_percent": {name: round(100 * float((frame[row] < 0).mean()), 2) for name, row in _ROWS.items()},
-        "published": PUBLISHED[task],
     }
     if TASKS[task].kind == "binary":
         facts["positives"] = int(np.nansum(labels))
+        if sources.summaries is not None:
+            facts["by_note"] = _by_note(frame)
     elif TASKS[task].kind == "multilabel":
         known = np.isfinite(labels)
         facts["positives"] = dict(zip(classes, np.nansum(labels, axis=0).astype(int).tolist(), strict=True))
@@ -99,6 +92,13 @@ def _task(
     if sources.summaries is not None:
         facts["notes"] = sources.summaries.counts(TASKS[task].note_section, draft.note)
     return facts
+
+
+def _by_note(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Outcomes with and without a note: whether a note is there may itself tell something of the outcome."""
+    present = frame.note >= 0
+    parts = {"present": frame[present], "missing": frame[~present]}
+    return {name: {"samples": len(part), "positives": int(part.y0.sum())} for name, part in parts.items()}
 
 
 def _by_version(frame: pd.DataFrame, draft: pd.DataFrame, diagnoses: pd.DataFrame) -> dict[str, Any]:
@@ -132,8 +132,8 @@ def markdown(report: dict[str, Any]) -> str:
         films = report["films"]
         parts.append("## Films")
         parts.append(
-            f"{films['ap_films']:,} anterior-posterior films; {films['referred_to']:,} belong to a sample, "
-            f"{films['unreadable']:,} of these could not be read."
+            f"{films['ap_films']:,} anterior-posterior films, and {films['absent']:,} more without a file; "
+            f"{films['referred_to']:,} belong to a sample, {films['unreadable']:,} of these could not be read."
         )
     if report["modalities"]["note"]:
         parts += ["## Notes", _notes(report)]
@@ -178,13 +178,18 @@ def _tasks(report: dict[str, Any]) -> str:
 
 def _labels(report: dict[str, Any]) -> list[str]:
     tasks, parts = report["tasks"], []
-    binary = [
+    binary = {task: facts for task, facts in tasks.items() if TASKS[task].kind == "binary"}
+    headers = ["task", "positives", "%"]
+    rows = [
         [TASKS[task].title, f"{facts['positives']:,}", _percent(facts["positives"], facts["samples"])]
-        for task, facts in tasks.items()
-        if TASKS[task].kind == "binary"
+        for task, facts in binary.items()
     ]
-    if binary:
-        parts.append(_table(binary, ["task", "positives", "%"]))
+    if report["modalities"]["note"]:
+        headers += ["% with a note", "% without"]
+        for row, facts in zip(rows, binary.values(), strict=True):
+            row += [_percent(part["positives"], part["samples"]) for part in facts["by_note"].values()]
+    if rows:
+        parts.append(_table(rows, headers))
     for task, facts in tasks.items():
         title = TASKS[task].title
         if TASKS[task].kind == "multilabel":
@@ -241,6 +246,11 @@ def _signals(report: dict[str, Any]) -> list[str]:
         f"{signals['events']:,} events, {signals['derived_coma_totals']:,} of them sums of the coma scale.",
         _table(rows, ["channel", "hours observed %", *(f"rows {name}" for name in verdicts)]),
     ]
+    if report["not_fitted"]:
+        parts.append(
+            "Too few or only equal values in the training stays; scaled with the channel's normal value and usual "
+            f"spread: {', '.join(report['not_fitted'])}."
+        )
     for kind, found in signals["dictionary"].items():
         if found:
             parts.append(f"Items {kind} in the dictionaries: {'; '.join(found)}.")

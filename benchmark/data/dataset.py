@@ -25,7 +25,8 @@ class Samples:
 
     Attributes:
         sample: (n,) number of the sample, unique in the data set. patient: (n,) number of the patient.
-        series: (n,) row of the series store. hours: (n,) rows of that series that the sample may see.
+        series: (n,) row of the series store. hours: (n,) rows of that series that the sample may see; of more than a
+            model takes, batches keep the last, so that position 0 is then not hour 0.
         tail: (n,) row of the tail store that replaces the last seen hour. film: (n,) row of the film store.
         note: (n,) row of the text table.
         labels: (n, C) float32, NaN where masked; (n, 1) class index for multiclass tasks.

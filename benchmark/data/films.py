@@ -19,6 +19,8 @@ from PIL import Image
 SIDE = 256
 """Height and width of a stored film."""
 
+_END_OF_JPEG, _TAIL = b"\xff\xd9", 64
+
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -37,6 +39,22 @@ def decode(path: Path) -> np.ndarray:
         grey = image.convert("L").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     left, top = (size[0] - SIDE) // 2, (size[1] - SIDE) // 2
     return np.asarray(grey.crop((left, top, left + SIDE, top + SIDE)))
+
+
+def looks_whole(path: Path) -> bool:
+    """Whether a file begins and ends like a whole image; its pixels are not decoded.
+
+    A file cut short while it was copied lacks the end mark of a JPEG.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format != "JPEG":
+                return True
+        with path.open("rb") as file:
+            file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
+            return _END_OF_JPEG in file.read()
+    except _UNREADABLE:
+        return False
 
 
 def write_films(

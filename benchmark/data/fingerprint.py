@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 CONTENT = ("samples", "series", "films", "notes/texts.parquet", "standardiser.json", "truth")
 """What counts: samples, stores and texts. Reports, links, key and embeddings (they follow from texts) do not."""
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, content: Sequence[str] = CONTENT) -> str:
     """SHA-256 over names and hashes of the content files."""
     total = hashlib.sha256()
-    for entry in CONTENT:
+    for entry in content:
         path = folder / entry
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:

@@ -2,8 +2,8 @@
 
 A draft is a frame with one row a sample: `subject_id`, `stay_id`, `hadm_id`, `study_id` (-1 where there is none),
 `hour` (end of the ICU series, NaN without one), `end` (moment after which nothing may be known), `film` (row of the
-film frame or -1), `note` (admission whose summary is read, or -1), `y0`, `y1`, ... DRG has `code` instead of labels,
-since its classes depend on the split.
+film frame or -1), `note` (admission whose summary is read, or -1), `y0`, `y1`, ... REA adds the components of its
+label. DRG has `code` instead of labels, since its classes depend on the split.
 """
 
 from __future__ import annotations
@@ -45,9 +45,12 @@ def _stay_draft(task: str, labelled: pd.DataFrame, stays: pd.DataFrame, films: p
 def draft_dia(
     films: pd.DataFrame, findings: pd.DataFrame, stays: pd.DataFrame, admissions: pd.DataFrame
 ) -> pd.DataFrame:
-    """Draft of the findings task: one row a study with an AP film, the one with the smallest dicom_id."""
-    chosen = films[["subject_id", "study_id", "dicom_id", "time"]].assign(film=np.arange(len(films)))
-    chosen = chosen.sort_values("dicom_id").drop_duplicates("study_id")
+    """Draft of the findings task: one row a study with an AP film.
+
+    Of several films the one with the smallest dicom_id counts, those that look broken last.
+    """
+    chosen = films[["subject_id", "study_id", "dicom_id", "time", "whole"]].assign(film=np.arange(len(films)))
+    chosen = chosen.sort_values(["whole", "dicom_id"], ascending=[False, True]).drop_duplicates("study_id")
     labelled = findings[["subject_id", "study_id"]].join(dia.samples(findings).drop(columns="study_id"), how="inner")
     draft = chosen.merge(labelled, on=["subject_id", "study_id"])
     draft["end"] = draft.time
@@ -102,4 +105,5 @@ def _ordered(draft: pd.DataFrame, unit: str) -> pd.DataFrame:
     """The draft's columns in order, sorted by the number of the sample's unit."""
     labels = [name for name in draft.columns if name == "code" or (name[0] == "y" and name[1:].isdigit())]
     labels.sort(key=lambda name: (len(name), name))
-    return draft[[*_FRONT, *labels]].sort_values(unit, ignore_index=True)
+    further = [name for name in rea.COMPONENTS if name in draft.columns]
+    return draft[[*_FRONT, *labels, *further]].sort_values(unit, ignore_index=True)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import polars as pl
 
+from benchmark.data.films import looks_whole
 from benchmark.data.raw import RawMimic, collect
 from benchmark.tasks.dia import FINDINGS
+
+MOMENT = "datetime64[us]"
 
 
 def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:
@@ -23,13 +30,31 @@ def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:
     return day + pl.duration(seconds=seconds, time_unit="us")
 
 
-def read_films(raw: RawMimic) -> pd.DataFrame:
-    """All anterior-posterior films: subject_id, study_id, dicom_id, time; sorted by dicom_id, rows numbered from 0."""
+def read_films(raw: RawMimic) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All anterior-posterior films whose file is there, and those whose file is not.
+
+    Returns:
+        Two frames of subject_id, study_id, dicom_id, time, sorted by dicom_id, rows numbered from 0; the first with
+        `whole`: False where a study has several films and this one's file looks broken.
+    """
     columns = ["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"]
     frame = raw.scan("cxr/metadata", columns).filter(pl.col("ViewPosition") == "AP")
     time = study_time(pl.col("StudyDate"), pl.col("StudyTime")).alias("time")
     frame = frame.select("subject_id", "study_id", "dicom_id", time).sort("dicom_id")
-    return collect(frame, "cxr/metadata").to_pandas()
+    films = collect(frame, "cxr/metadata").to_pandas()
+    there = _asked(Path.is_file, raw, films)
+    films, absent = films[there].reset_index(drop=True), films[~there].reset_index(drop=True)
+    choice = films.duplicated("study_id", keep=False)
+    whole = np.ones(len(films), dtype=bool)
+    whole[choice] = _asked(looks_whole, raw, films[choice])
+    return films.assign(whole=whole), absent
+
+
+def _asked(question: Callable[[Path], bool], raw: RawMimic, films: pd.DataFrame) -> np.ndarray:
+    """The answer for the file of each film; several at a time, since the files may lie on a slow network."""
+    triples = zip(films.subject_id, films.study_id, films.dicom_id, strict=True)
+    with ThreadPoolExecutor(8) as pool:
+        return np.array(list(pool.map(question, [raw.film_path(*triple) for triple in triples])), dtype=bool)
 
 
 def read_findings(raw: RawMimic) -> pd.DataFrame:
@@ -58,6 +83,8 @@ def latest_film(windows: pd.DataFrame, films: pd.DataFrame) -> np.ndarray:
     candidates = candidates[candidates.time.notna()].sort_values(["time", "dicom_id"])
     candidates = candidates.drop_duplicates(["subject_id", "time"])
     ordered = windows[["subject_id", "start", "end"]].assign(window=np.arange(len(windows))).sort_values("end")
+    # The join refuses keys of unequal units.
+    ordered["end"], candidates["time"] = ordered.end.astype(MOMENT), candidates.time.astype(MOMENT)
     found = pd.merge_asof(ordered, candidates, left_on="end", right_on="time", by="subject_id")
     rows = np.full(len(windows), -1, dtype=np.int64)
     inside = found[found.time.notna() & (found.time >= found.start)]

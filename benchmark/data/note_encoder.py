@@ -2,8 +2,9 @@
 
 `DATA/notes/embeddings/<key>/` holds one sequence per row of `DATA/notes/texts.parquet`: the last hidden state of every
 token, [CLS] and [SEP] among them, as float16. The key depends on the encoder's files, the tokenizer settings and the
-token limit alone. Work is done in chunks that are stored by content, so that an interrupted run goes on where it
-stopped; equal texts are encoded once.
+token limit alone. Each chunk of work goes straight to its place in an unfinished store beside the final one, and a mark
+says that it is there: an interrupted run goes on where it stopped, and the disk never holds embeddings twice, except
+those of sections that an earlier run has finished. Equal texts are encoded once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 FORMAT = 1
 """Raised whenever the same texts would be encoded differently."""
 
+_MARKS = "done"
 _CHUNK_TOKENS = 65_536
 _BATCH_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 _TOKENISED_AT_ONCE = 10_000
@@ -105,30 +108,62 @@ def _extend(
     unique = chosen.drop_duplicates("digest").set_index("digest")["text"]
     known = _stored(target, texts, ready)
     fresh = unique[[digest not in known for digest in unique.index]]
-    chunks = target.with_name(f".chunks-{info.key}")
-    lengths, parts = _encode_all(source, fresh, max_tokens, device, chunks, progress)
-    lengths |= {digest: len(values) for digest, values in known.items()}
+    tokens = dict(zip(fresh.index, _tokenise(source, fresh.tolist(), max_tokens) if len(fresh) else [], strict=True))
+    lengths = {digest: len(values) for digest, values in (known | tokens).items()}
 
     rows: dict[str, list[int]] = {}
     for row, digest in zip(chosen.index.tolist(), chosen["digest"], strict=True):
         rows.setdefault(digest, []).append(row)
     per_row = np.zeros(len(texts), dtype=np.int64)
     per_row[chosen.index] = [lengths[digest] for digest in chosen["digest"]]
+    partial = _begun(target, info, sorted(wanted), per_row)
+    writer = RaggedWriter.reopen(partial)
+    for digest, values in known.items():
+        for row in rows[digest]:
+            writer.write(row, values)
+    _encode_all(source, tokens, device, writer, rows, partial, progress)
+    writer.close()
+    details = asdict(info) | {"kind": source.kind, "max_tokens": max_tokens, "sections": sorted(wanted)}
+    (partial / "encoder.json").write_text(json.dumps(details | {"format": FORMAT}, indent=2) + "\n", encoding="utf-8")
+    # Of several processes that filled this store, the one that takes its name goes on; the others find it gone.
+    finished = target.with_name(f".{target.name}.finished-{os.getpid()}")
     replaced = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-    with new_folder(target) as folder:
-        writer = RaggedWriter(folder, per_row, source.width)
-        for digest, values in _parts(known, parts, lengths):
-            for row in rows[digest]:
-                writer.write(row, values)
-        writer.close()
-        details = asdict(info) | {"kind": source.kind, "max_tokens": max_tokens, "sections": sorted(wanted)}
-        (folder / "encoder.json").write_text(
-            json.dumps(details | {"format": FORMAT}, indent=2) + "\n", encoding="utf-8"
+    partial.rename(finished)
+    shutil.rmtree(finished / _MARKS)
+    if ready:
+        target.rename(replaced)
+    elif target.exists():
+        shutil.rmtree(finished)
+        raise FileExistsError(f"{target} exists already")
+    finished.rename(target)
+    for left in (replaced, *target.parent.glob(f".partial-{info.key}-*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _begun(target: Path, info: EncoderInfo, sections: list[str], per_row: np.ndarray) -> Path:
+    """The unfinished store of these sections and texts; begun if there is none.
+
+    Raises:
+        UserError: the disk has no room for it.
+    """
+    content = hashlib.sha256(json.dumps(sections).encode() + per_row.tobytes()).hexdigest()[:16]
+    partial = target.with_name(f".partial-{info.key}-{content}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    needed = int(per_row.sum()) * info.width * np.dtype(np.float16).itemsize
+    values = partial / "values.npy"
+    written = values.stat().st_blocks * 512 if values.exists() else 0
+    free = shutil.disk_usage(target.parent).free
+    if needed - written > free:
+        raise UserError(
+            f"the note embeddings need {(needed - written) / 1e9:,.1f} GB more in {target.parent}; "
+            f"{free / 1e9:,.1f} GB are free"
         )
-        if ready:
-            target.rename(replaced)
-    shutil.rmtree(replaced, ignore_errors=True)
-    shutil.rmtree(chunks, ignore_errors=True)
+    if not partial.exists():
+        # Another process may begin the same store at the same time; both then write equal values.
+        with suppress(FileExistsError), new_folder(partial) as folder:
+            RaggedWriter(folder, per_row, info.width).close()
+            (folder / _MARKS).mkdir()
+    return partial
 
 
 def _sections_in(target: Path) -> set[str]:
@@ -148,51 +183,40 @@ def _stored(target: Path, texts: pd.DataFrame, ready: set[str]) -> dict[str, np.
     return {texts["digest"].iat[row]: store[row] for row in rows.tolist()}
 
 
-def _parts(
-    known: dict[str, np.ndarray], parts: list[tuple[list[str], Path]], lengths: dict[str, int]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """All embeddings by digest, one chunk in memory at a time."""
-    yield from known.items()
-    for digests, path in parts:
-        values = np.load(path)
-        stops = np.cumsum([lengths[digest] for digest in digests])
-        yield from zip(digests, np.split(values, stops[:-1]), strict=True)
-
-
 def _encode_all(
-    source: EncoderSource, texts: pd.Series, max_tokens: int, device: str, chunks: Path, progress: Progress | None
-) -> tuple[dict[str, int], list[tuple[list[str], Path]]]:
-    """Encodes texts (indexed by digest) chunk by chunk.
+    source: EncoderSource,
+    tokens: dict[str, np.ndarray],
+    device: str,
+    writer: RaggedWriter,
+    rows: dict[str, list[int]],
+    partial: Path,
+    progress: Progress | None,
+) -> None:
+    """Encodes texts chunk by chunk into their rows of the store; skips chunks that are marked as done.
 
-    Returns:
-        Number of tokens by digest, and per chunk its digests and the file with their embeddings end to end.
+    Args:
+        tokens: token numbers by digest. rows: rows of the store by digest. partial: folder of the store.
     """
     notify = progress or (lambda *_: None)
-    if texts.empty:
-        return {}, []
-    ids = _tokenise(source, texts.tolist(), max_tokens)
-    lengths = {digest: len(tokens) for digest, tokens in zip(texts.index, ids, strict=True)}
-    by_digest = dict(zip(texts.index, ids, strict=True))
-    ordered = sorted(by_digest, key=lambda digest: (lengths[digest], digest))
-    chunks.mkdir(parents=True, exist_ok=True)
+    lengths = {digest: len(ids) for digest, ids in tokens.items()}
+    ordered = sorted(tokens, key=lambda digest: (lengths[digest], digest))
     model: Any = None
-    parts, done = [], 0
+    done = 0
     notify("notes", 0, len(ordered))
     for digests in _grouped(ordered, lengths, _CHUNK_TOKENS):
-        name = hashlib.sha256("\n".join(digests).encode()).hexdigest()[:32]
-        path = chunks / f"{name}.npy"
-        if not path.exists():
+        mark = partial / _MARKS / hashlib.sha256("\n".join(digests).encode()).hexdigest()[:32]
+        if not mark.exists():
             model = model or _load_model(source, device)
-            batches = _grouped(digests, lengths, _BATCH_TOKENS.get(device.split(":")[0], _BATCH_TOKENS["cpu"]))
-            values = [_encode([by_digest[d] for d in batch], model, device) for batch in batches]
-            temporary = chunks / f".{name}.{os.getpid()}.part"
-            with temporary.open("wb") as file:
-                np.save(file, np.concatenate(values))
-            temporary.replace(path)
-        parts.append((digests, path))
+            for batch in _grouped(digests, lengths, _BATCH_TOKENS.get(device.split(":")[0], _BATCH_TOKENS["cpu"])):
+                values = _encode([tokens[digest] for digest in batch], model, device)
+                stops = np.cumsum([lengths[digest] for digest in batch])
+                for digest, part in zip(batch, np.split(values, stops[:-1]), strict=True):
+                    for row in rows[digest]:
+                        writer.write(row, part)
+            writer.close()
+            mark.touch()
         done += len(digests)
         notify("notes", done, len(ordered))
-    return lengths, parts
 
 
 def _grouped(digests: list[str], lengths: dict[str, int], budget: int) -> list[list[str]]:

@@ -1,8 +1,12 @@
 """Sections of discharge summaries, found line by line by their headings.
 
-A heading is a line that holds nothing but one of the known headings, or the heading, a colon and text. The same words
-in running text are not a heading. Past Medical History is cut at the first heading that follows it, so that nothing of
-the hospital course can reach a model through it; without such a heading it is not used.
+A heading is a line that holds nothing but one of the known headings, or the heading, a colon and text. Headings that
+end a section may go on with a few words before the colon ("Physical Exam on admission:"). The same words in running
+text are not a heading, except that a line which opens with those of the hospital course or of the results always is.
+
+Nothing of the hospital course may reach a model through the Past Medical History. So it is used only where it is cut by
+a heading that comes before the course in a summary, it never begins after a heading of the course, and a second heading
+of a history before the cut starts it anew: the first may stand inside the History of Present Illness.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 import pandas as pd
@@ -25,8 +30,8 @@ class Section:
 
     Attributes:
         text: the cleaned section, or None if there is nothing to read.
-        status: "found"; "missing" (no such heading); "empty" (a heading without words); "truncated" (the note stops
-            before any heading that ends the section).
+        status: "found"; "missing" (no such heading); "empty" (a heading without words); "truncated" (no
+            heading ends the section, or for a history the first that does belongs to the hospital course or later).
     """
 
     text: str | None
@@ -56,39 +61,74 @@ _COURSE_ENDS = (
     "followup instructions",
     "follow-up instructions",
 )
+_AFTER_COURSE = (
+    *_COURSE_ENDS,
+    "active issues",
+    "acute issues",
+    "transitional issues",
+    "discharge exam",
+    "discharge labs",
+    "discharge physical",
+    "discharge physical exam",
+    "discharge physical examination",
+)
 _HISTORY_ENDS = (
     "social history",
+    "social hx",
     "family history",
+    "family hx",
     "physical exam",
     "physical examination",
     "admission exam",
+    "admission physical",
     "admission physical exam",
     "admission physical examination",
-    "discharge exam",
-    "discharge physical exam",
+    "admission labs",
     "pertinent results",
     "labs",
     "imaging",
-    *_COURSE_STARTS,
-    *_COURSE_ENDS,
 )
 
 
 @dataclass(frozen=True)
 class _Rule:
+    """Headings of a section. `limit`: it never begins after this; `late`: an end that makes a section unusable."""
+
     start: re.Pattern[str]
     end: re.Pattern[str]
-    to_end_of_note: bool
+    limit: re.Pattern[str] | None = None
+    late: re.Pattern[str] | None = None
 
 
-def _headings(names: Iterable[str]) -> re.Pattern[str]:
+_INLINE = r"[ \t]*(?::(?P<inline>.*))?$"
+_FURTHER = r"(?:[ \t]*:.*|[ \t]*$|[ \t(/,-][^.;:\n]{0,40}:.*$)"
+"""A colon and text, nothing, or a few words of one clause and a colon."""
+_ANYTHING = r"(?![\w-]).*$"
+
+
+def _headings(names: Iterable[str], rest: str) -> str:
     choice = "|".join(re.escape(name).replace(r"\ ", r"[ \t]+") for name in sorted(names, key=len, reverse=True))
-    return re.compile(rf"^[ \t]*(?:{choice})[ \t]*(?::(?P<inline>.*))?$", re.IGNORECASE | re.MULTILINE)
+    return rf"^[ \t]*(?:{choice}){rest}"
 
 
+def _pattern(*headings: str) -> re.Pattern[str]:
+    return re.compile("|".join(headings), re.IGNORECASE | re.MULTILINE)
+
+
+_ANY_COURSE = _headings((*_COURSE_STARTS, "(brief) hospital course"), _ANYTHING)
+_LATE = (_ANY_COURSE, _headings(_AFTER_COURSE, _FURTHER))
+_EARLY = (_headings(_HISTORY_ENDS, _FURTHER), _headings(["pertinent results"], _ANYTHING))
 _RULES = {
-    "pmh": _Rule(_headings(_HISTORY_STARTS), _headings(_HISTORY_ENDS), to_end_of_note=False),
-    "bhc": _Rule(_headings(_COURSE_STARTS), _headings(_COURSE_ENDS), to_end_of_note=True),
+    "pmh": _Rule(
+        _pattern(_headings(_HISTORY_STARTS, _INLINE)),
+        _pattern(*_LATE, *_EARLY),
+        limit=_pattern(_ANY_COURSE),
+        late=_pattern(*_LATE),
+    ),
+    "bhc": _Rule(
+        _pattern(_headings(_COURSE_STARTS, r"(?:[ \t]+by[ \t]+[^.;:\n]{1,30})?" + _INLINE)),
+        _pattern(_headings(_COURSE_ENDS, _FURTHER)),
+    ),
 }
 
 
@@ -104,7 +144,8 @@ def clean(text: str) -> str:
 def find_section(text: str, name: str) -> Section:
     """The section `name` of a discharge summary, "pmh" (past medical history) or "bhc" (brief hospital course).
 
-    Of several with that heading the first one that holds words.
+    Of several with that heading the first one that holds words; of several histories that no other heading parts, the
+    last one.
 
     >>> find_section("Past Medical History:\\n1. HTN\\n2. DM2\\nSocial History:\\n___", "pmh")
     Section(text='1. HTN 2. DM2', status='found')
@@ -113,12 +154,18 @@ def find_section(text: str, name: str) -> Section:
     """
     rule = _RULES[name]
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    limit = rule.limit.search(text) if rule.limit else None
+    starts = list(rule.start.finditer(text, 0, limit.start() if limit else len(text)))
     status: Status = "missing"
-    for start in rule.start.finditer(text):
+    for start, following in zip_longest(starts, starts[1:]):
         end = rule.end.search(text, start.end())
-        if end is None and not rule.to_end_of_note:
-            return Section(None, "truncated")
-        body = clean((start["inline"] or "") + text[start.end() : end.start() if end else len(text)])
+        stop = end.start() if end else len(text)
+        if rule.late is not None:
+            if following is not None and following.start() < stop:
+                continue
+            if end is None or rule.late.match(text, stop):
+                return Section(None, "truncated")
+        body = clean((start["inline"] or "") + text[start.end() : stop])
         if any(character.isalnum() for character in body):
             return Section(body, "found" if end else "truncated")
         status = "empty"

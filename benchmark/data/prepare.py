@@ -89,7 +89,10 @@ def _trains(subject_id: int) -> bool:
 
 
 def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path, progress: Progress) -> np.ndarray:
-    """Write the films that samples refer to; takes samples of the findings task out whose film cannot be read."""
+    """Write the films that samples refer to; takes samples of the findings task out whose film cannot be read.
+
+    Films without a readable file are listed in `private/unreadable_films.csv`.
+    """
     if sources.films is None:
         return np.array([], dtype=np.int64)
     films = sources.films
@@ -100,8 +103,18 @@ def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path
     written = write_films([sources.raw.film_path(*triple) for triple in triples], folder, progress)
     rows = np.full(len(films), -1, dtype=np.int64)
     rows[used] = written
-    unreadable = int((written < 0).sum())
-    sources.facts["films"] = {"ap_films": len(films), "referred_to": len(used), "unreadable": unreadable}
+    failed = pd.concat(
+        [chosen[written < 0].assign(reason="unreadable"), sources.absent_films.assign(reason="no such file")]
+    )
+    sources.facts["films"] = {
+        "ap_films": len(films),
+        "absent": len(sources.absent_films),
+        "referred_to": len(used),
+        "unreadable": int((written < 0).sum()),
+    }
+    if len(failed):
+        columns = ["subject_id", "study_id", "dicom_id", "reason"]
+        failed[columns].to_csv(_private(folder) / "unreadable_films.csv", index=False, lineterminator="\n")
     if "dia" in drafts:
         drafts["dia"] = drafts["dia"][rows[drafts["dia"].film] >= 0].reset_index(drop=True)
     return rows
@@ -140,12 +153,18 @@ def _write_samples(sampled: Sampled, folder: Path) -> None:
     (folder / "samples").mkdir()
     for task, frame in sampled.frames.items():
         frame.to_parquet(folder / "samples" / f"{task}.parquet", index=False)
-    private = folder / "private"
-    private.mkdir(mode=0o700)
+    private = _private(folder)
     sampled.links.to_parquet(private / "links.parquet", index=False)
     key = private / "key.bin"
     key.write_bytes(os.urandom(32))
     key.chmod(0o600)
+
+
+def _private(folder: Path) -> Path:
+    """The folder of what must not leave the machine."""
+    private = folder / "private"
+    private.mkdir(mode=0o700, exist_ok=True)
+    return private
 
 
 def _write_truth(raw: RawMimic, sampled: Sampled, folder: Path) -> None:

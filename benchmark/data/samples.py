@@ -11,7 +11,7 @@ from benchmark.data.discretiser import bins
 from benchmark.data.series import SeriesIndex
 from benchmark.data.split import split_all
 from benchmark.errors import UserError
-from benchmark.tasks import TASKS, drg
+from benchmark.tasks import TASKS, drg, rea
 
 COLUMNS = ("sample", "patient", "split", "series", "hours", "tail", "film", "note")
 
@@ -34,7 +34,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Sampled:
-    """All samples of a data set: per task a frame of `COLUMNS` and labels, the class names, and the links to MIMIC."""
+    """All samples of a data set.
+
+    Attributes:
+        frames: per task a frame of `COLUMNS` and labels; for REA also the components of its label.
+        classes: class names by task. links: the samples' numbers in MIMIC.
+    """
 
     frames: dict[str, pd.DataFrame]
     classes: dict[str, tuple[str, ...]]
@@ -63,7 +68,8 @@ def number_samples(drafts: dict[str, pd.DataFrame], rows: Rows) -> Sampled:
         frame["split"] = pd.Series(split_all(draft.subject_id), dtype="object")
         frame = frame.assign(**_content(task, draft, rows))
         labels, classes[task] = _labels(task, draft, frame["split"])
-        frames[task] = frame[list(COLUMNS)].join(labels)
+        further = [name for name in rea.COMPONENTS if name in draft.columns]
+        frames[task] = frame[list(COLUMNS)].join(labels).join(draft[further])
         links.append(draft[list(LINKS)])
         assert record.classes is None or len(classes[task]) == len(record.classes)
     return Sampled(frames, classes, pd.concat(links, ignore_index=True))

@@ -1,4 +1,9 @@
-"""ICU time series: reads the cleaned events of all stays and writes them as standardised hourly arrays."""
+"""ICU time series: reads the cleaned events of all stays and writes them as standardised hourly arrays.
+
+A stored series holds every hour of its stay and row k is hour k. Who reads a sample with more rows than fit keeps the
+last ones: position 0 of such an input is then not hour 0 of the stay, and the time since admission is not known from
+positions.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ import polars as pl
 from benchmark.data import cleaning
 from benchmark.data.channels import CHANNELS, VALUES, WIDTH, items
 from benchmark.data.discretiser import bins, discretise
+from benchmark.data.fingerprint import fingerprint
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.standardiser import Standardiser, StandardiserFit
 from benchmark.data.stores import RaggedWriter, new_folder
@@ -168,7 +174,8 @@ def write_series(
         writer.close()
         np.save(folder / "tails.npy", _tails(read, cuts, standardiser, set(ids.tolist())))
     notify("series", len(ids), len(ids))
-    standardiser.save(out / "standardiser.json", (stay for stay in ids.tolist() if stay in train_stays))
+    trained = (stay for stay in ids.tolist() if stay in train_stays)
+    standardiser.save(out / "standardiser.json", trained, series=fingerprint(out, ("series",)))
     shares = observed / max(sum(lengths), 1)
     return SeriesIndex(
         stay_row=dict(zip(ids.tolist(), range(len(ids)), strict=True)),

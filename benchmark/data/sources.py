@@ -21,7 +21,8 @@ class Sources:
     """What was read, as far as it is there, and what follows from what is not.
 
     Attributes:
-        stays: the cohort with `first_event`. films: AP films, None without MIMIC-CXR. summaries: None without notes.
+        stays: the cohort with `first_event`. films: AP films whose file is there, None without MIMIC-CXR.
+        absent_films: the other AP films. summaries: None without notes.
         impossible: reason by task. facts: counts for the cohort report.
     """
 
@@ -31,6 +32,7 @@ class Sources:
     films: pd.DataFrame | None
     diagnoses: pd.DataFrame | None
     summaries: Summaries | None = None
+    absent_films: pd.DataFrame | None = None
     impossible: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -43,10 +45,10 @@ def read_sources(raw: RawMimic, progress: Progress) -> tuple[Sources, pd.DataFra
     events = read_events(raw, cohort.stays, progress)
     first = events.groupby("stay_id").hour.min()
     stays = cohort.stays.assign(first_event=cohort.stays.stay_id.map(first).astype(float))
-    films = read_films(raw) if raw.has("cxr/metadata") else None
+    films, absent = read_films(raw) if raw.has("cxr/metadata") else (None, None)
     known = raw.has("hosp/diagnoses_icd")
     diagnoses = read_diagnoses(raw, stays.hadm_id) if known else None
-    sources = Sources(raw, cohort, stays, films, diagnoses)
+    sources = Sources(raw, cohort, stays, films, diagnoses, absent_films=absent)
     sources.facts["signals"] = events.attrs.get("report", {})
     if not known:
         sources.impossible["phe"] = "MIMIC-IV folder without hosp/diagnoses_icd"

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,20 +22,50 @@ from benchmark.errors import UserError
 CLIP = 10.0
 """Largest standardised value, in standard deviations."""
 
-FLOOR = 1e-6
-"""Smallest standard deviation."""
+USUAL_SPREAD = MappingProxyType(
+    {
+        "Diastolic blood pressure": 15.0,
+        "Fraction inspired oxygen": 0.2,
+        "Glucose": 50.0,
+        "Heart Rate": 20.0,
+        "Height": 10.0,
+        "Mean blood pressure": 15.0,
+        "Oxygen saturation": 5.0,
+        "Respiratory rate": 6.0,
+        "Systolic blood pressure": 20.0,
+        "Temperature": 1.0,
+        "Weight": 25.0,
+        "pH": 0.1,
+    }
+)
+"""Round spreads of adults in intensive care, in each channel's unit. They stand in for a standard deviation that cannot
+be learned, so that the values of other patients come out a few units from 0."""
+
+LEAST_SPREAD = 0.01
+"""A standard deviation below this share of the usual spread is that of a constant."""
+
+_SPREADS = np.array([USUAL_SPREAD[CHANNELS[index].name] for index in CONTINUOUS])
 
 
 @dataclass(frozen=True)
 class Standardiser:
-    """Mean, population standard deviation and number of observed hours per continuous channel, each of length 12.
+    """Statistics per continuous channel, each of length 12.
 
-    A channel that no training stay observed has count 0, its normal value as mean and a standard deviation of 1.
+    Attributes:
+        mean, std: mean and population standard deviation, or, where `fitted` is False, the channel's normal value and
+            its usual spread.
+        count: observed hours. fitted: whether there are at least two of them and they differ.
     """
 
     mean: np.ndarray
     std: np.ndarray
     count: np.ndarray
+    fitted: np.ndarray
+
+    @property
+    def not_fitted(self) -> list[str]:
+        """Names of the channels that the training stays say too little about."""
+        return [CHANNELS[index].name for index, fitted in zip(CONTINUOUS, self.fitted, strict=True) if not fitted]
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Standardised copy of hourly arrays (..., 76), clipped to `CLIP`."""
@@ -44,8 +75,13 @@ class Standardiser:
         out[..., columns] = np.clip(scaled, -CLIP, CLIP)
         return out
 
-    def save(self, path: Path, stays: Iterable[int]) -> None:
-        """Writes the statistics as JSON; of the training stays only number and hash are kept."""
+    def save(self, path: Path, stays: Iterable[int], series: str) -> None:
+        """Writes the statistics as JSON.
+
+        Args:
+            stays: the training stays; only their number and hash are kept.
+            series: fingerprint of the series that were scaled with these statistics, so that the file names its data.
+        """
         stays = sorted(int(stay) for stay in stays)
         digest = hashlib.sha256(",".join(map(str, stays)).encode()).hexdigest()
         channels = [
@@ -55,7 +91,7 @@ class Standardiser:
                 "mean": float(self.mean[position]),
                 "std": float(self.std[position]),
                 "count": int(self.count[position]),
-                "fitted": bool(self.count[position]),
+                "fitted": bool(self.fitted[position]),
             }
             for position, index in enumerate(CONTINUOUS)
         ]
@@ -63,11 +99,12 @@ class Standardiser:
             "format": 1,
             "fitted_on": "observed hours of the training stays, each stay once over its whole length, after cleaning",
             "std": "population (divided by the count)",
-            "std_floor": FLOOR,
             "clip": CLIP,
-            "not_fitted": "mean is the channel's normal value, std is 1",
+            "not_fitted": "fewer than 2 observed hours, or a standard deviation below "
+            f"{LEAST_SPREAD:.0%} of the channel's usual spread: mean is the normal value, std the usual spread",
             "training_stays": len(stays),
             "training_stays_sha256": digest,
+            "series_fingerprint": series,
             "channels": channels,
         }
         temporary = path.with_name(f".{path.name}.part")
@@ -81,7 +118,7 @@ class Standardiser:
         expected = [CHANNELS[index].name for index in CONTINUOUS]
         if (found := [channel["channel"] for channel in channels]) != expected:
             raise UserError(f"{path}: channels {', '.join(found)}; {', '.join(expected)} expected")
-        return cls(*(np.array([channel[key] for channel in channels]) for key in ("mean", "std", "count")))
+        return cls(*(np.array([channel[key] for channel in channels]) for key in ("mean", "std", "count", "fitted")))
 
 
 class StandardiserFit:
@@ -108,6 +145,7 @@ class StandardiserFit:
         """The statistics of all stays added so far."""
         seen = np.maximum(self.count, 1)
         shift = self.sum / seen
-        variance = np.maximum(self.squares / seen - shift**2, 0.0)
-        std = np.where(self.count > 0, np.maximum(np.sqrt(variance), FLOOR), 1.0)
-        return Standardiser(NORMAL_VALUES[list(CONTINUOUS)] + shift, std, self.count.astype(np.int64))
+        std = np.sqrt(np.maximum(self.squares / seen - shift**2, 0.0))
+        fitted = (self.count >= 2) & (std >= LEAST_SPREAD * _SPREADS)
+        mean = NORMAL_VALUES[list(CONTINUOUS)] + np.where(fitted, shift, 0.0)
+        return Standardiser(mean, np.where(fitted, std, _SPREADS), self.count.astype(np.int64), fitted)

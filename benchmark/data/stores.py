@@ -124,6 +124,15 @@ class RaggedWriter:
             self.values = np.zeros(shape, dtype=dtype)
             np.save(folder / "values.npy", self.values)
 
+    @classmethod
+    def reopen(cls, folder: Path) -> RaggedWriter:
+        """Goes on with a store that another writer has begun."""
+        writer = cls.__new__(cls)
+        writer.offsets = np.load(folder / "offsets.npy")
+        mode = "r+" if writer.offsets[-1] else None
+        writer.values = np.load(folder / "values.npy", mmap_mode=mode)
+        return writer
+
     def write(self, row: int, values: np.ndarray) -> None:
         """Stores sequence `row`; `values` has exactly its length and the store's width."""
         start, stop = self.offsets[row], self.offsets[row + 1]

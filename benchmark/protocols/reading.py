@@ -137,15 +137,21 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 5e-4 as a number (YAML 1.1 takes it for text, and wants 5.0e-4) and refuses a key given twice."""
+    """YAML that reads 5e-4 as a number (YAML 1.1 takes it for text, and wants 5.0e-4) and refuses keys that are
+    given twice or are no text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str | int | float) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(str(key) if not isinstance(key, str | int | float) else key)
+            fault = "is given twice" if isinstance(key, str) and key in seen else None
+            if not isinstance(key, str):
+                fault = f"is read as a {type(key).__name__}; allowed are texts, in quotes where need be"
+            if fault:
+                raise yaml.constructor.ConstructorError(None, None, f"key {str(key)!r} {fault}", key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

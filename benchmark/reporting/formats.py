@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,20 @@ from rich.text import Text
 from tabulate import tabulate
 
 from benchmark.files import replace_text
-from benchmark.reporting.names import metric_title
-from benchmark.reporting.tables import DIGITS, Cell, ResultTable, Row
+from benchmark.reporting.names import metric_title, number
+from benchmark.reporting.tables import Cell, ResultTable, Row
 from benchmark.tasks import TASKS
 
 _LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
 }
+
+_PADDING = 1
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class _Style:
     best: str
     second: str
     escape: Callable[[str], str]
+    minus: str = "-"
 
 
 def latex_text(text: str) -> str:
@@ -50,19 +56,8 @@ def markdown_text(text: str) -> str:
 
 
 MARKDOWN = _Style("**{}**", "<u>{}</u>", markdown_text)
-LATEX = _Style(r"\textbf{{{}}}", r"\underline{{{}}}", latex_text)
+LATEX = _Style(r"\textbf{{{}}}", r"\underline{{{}}}", latex_text, "$-$")
 SCREEN = _Style("[bold]{}[/bold]", "[underline]{}[/underline]", lambda text: text.replace("[", r"\["))
-
-
-def number(value: float | None, digits: int = DIGITS, sign: bool = False) -> str:
-    """A figure as the paper prints it, without the zero before the point.
-
-    >>> number(0.88234), number(1.0), number(-0.0024, sign=True), number(0.0031, sign=True), number(None)
-    ('.8823', '1.0000', '-.0024', '+.0031', 'n.a.')
-    """
-    if value is None or math.isnan(value):
-        return "n.a."
-    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{'+' if sign else ''}.{digits}f}")
 
 
 def to_markdown(table: ResultTable, all_metrics: bool = False) -> str:
@@ -76,30 +71,35 @@ def to_markdown(table: ResultTable, all_metrics: bool = False) -> str:
 def to_latex(table: ResultTable, all_metrics: bool = False) -> str:
     """A floating table for papers; needs the package booktabs."""
     frame = _frame(table, LATEX, all_metrics)
-    lines = tabulate(frame, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True).splitlines()
-    rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
-    lines = [next(rules) if line == r"\hline" else line for line in lines]
-    first = lines.index(r"\midrule") + 1
-    body = lines[:first]
-    for task, line in zip(frame.iloc[:, 0], lines[first : first + len(frame)], strict=True):
-        if task and body[-1] != r"\midrule":
-            body.append(r"\addlinespace")
-        body.append(line)
-    body += lines[first + len(frame) :]
-    caption = " ".join([table.caption, *table.notes])
+    lines = []
+    for position, cells in enumerate(frame.itertuples(index=False)):
+        if position and cells[0]:
+            lines.append(r"\addlinespace")
+        lines.append(_latex_row(cells))
     return "\n".join(
         [
             r"% needs \usepackage{booktabs}",
             r"\begin{table*}[t]",
             r"\centering",
-            r"\small",
-            rf"\caption{{{latex_text(caption)}}}",
-            r"\label{tab:results}",
-            *body,
+            r"\footnotesize",
+            r"\setlength{\tabcolsep}{3pt}",
+            rf"\caption{{{latex_text(' '.join([table.caption, *table.notes]))}}}",
+            rf"\label{{tab:results-{table.group.id}}}",
+            rf"\begin{{tabular}}{{ll{'c' * (frame.shape[1] - 2)}}}",
+            r"\toprule",
+            _latex_row(frame.columns),
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
             r"\end{table*}",
             "",
         ]
     )
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 def to_csv(table: ResultTable) -> str:
@@ -125,21 +125,36 @@ def to_csv(table: ResultTable) -> str:
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def to_screen(table: ResultTable, all_metrics: bool = False) -> Group:
-    """The table for a terminal, caption and notes below."""
+def to_screen(table: ResultTable, all_metrics: bool = False, width: int | None = None) -> Group:
+    """The table for a terminal, caption and notes below; in several blocks of models if it is wider than `width`."""
     frame = _frame(table, SCREEN, all_metrics)
-    shown = Table(padding=(0, 1), box=None)
+    widths = [
+        2 * _PADDING + max(Text.from_markup(text).cell_len for text in (name, *frame.iloc[:, position]))
+        for position, name in enumerate(frame.columns)
+    ]
+    room = math.inf if width is None else width - sum(widths[:2])
+    blocks: list[list[int]] = [[]]
+    for position in range(2, len(widths)):
+        if blocks[-1] and sum(widths[other] for other in blocks[-1]) + widths[position] > room:
+            blocks.append([])
+        blocks[-1].append(position)
+    shown = [part for block in blocks for part in (_screen_block(frame.iloc[:, [0, 1, *block]]), "")]
+    return Group(*shown, *(Text(line) for line in (table.caption, *table.notes)), "")
+
+
+def _screen_block(frame: pd.DataFrame) -> Table:
+    shown = Table(padding=(0, _PADDING), box=None)
     for position, name in enumerate(frame.columns):
         shown.add_column(name, justify="left" if position < 2 else "right", no_wrap=True)
     for row in frame.itertuples(index=False):
         shown.add_row(*row)
-    return Group(shown, "", *(Text(line) for line in (table.caption, *table.notes)), "")
+    return shown
 
 
 def write_tables(table: ResultTable, folder: Path, all_metrics: bool = False) -> dict[str, Path]:
     """Writes the three files of a table; returns their paths by format."""
     protocol = re.sub(r"[^A-Za-z0-9.+-]+", "-", table.group.caption["protocol"]["name"])
-    ending = "-published" if table.with_published else ""
+    ending = "-published" * table.with_published + "-all-metrics" * all_metrics
     stem = f"table3-{protocol}-{table.group.id}{ending}"
     texts = {
         "Markdown": (".md", to_markdown(table, all_metrics)),
@@ -163,16 +178,24 @@ def _frame(table: ResultTable, style: _Style, all_metrics: bool) -> pd.DataFrame
         task = style.escape(TASKS[row.task].title) if row.task != before else ""
         before = row.task
         cells = [_print(row.cells[name], style) for name in table.columns]
-        lines.append([task, style.escape(metric_title(row.metric)), *cells, *_end(table, number(row.ceiling))])
-        if table.with_published:
-            lines += _published_lines(table, row)
+        lines.append(
+            [
+                task,
+                style.escape(metric_title(row.metric)),
+                *cells,
+                *_end(table, number(row.ceiling) if row.ceiling is not None else "-"),
+            ]
+        )
+        if table.with_published and row.published:
+            lines += _published_lines(table, row, style)
     return pd.DataFrame(lines, columns=header)
 
 
-def _published_lines(table: ResultTable, row: Row) -> list[list[str]]:
+def _published_lines(table: ResultTable, row: Row, style: _Style) -> list[list[str]]:
     cells = [row.cells[name] for name in table.columns]
     paper = [_mean_std(cell.published_mean, cell.published_std) if _has_published(cell) else "" for cell in cells]
     difference = [number(cell.difference, sign=True) if _has_published(cell) else "" for cell in cells]
+    difference = [text.replace("-", style.minus) for text in difference]
     return [["", "- paper", *paper, *_end(table, "")], ["", "- difference", *difference, *_end(table, "")]]
 
 

@@ -1,6 +1,12 @@
-"""Printed names of metrics."""
+"""How names of metrics and figures are printed."""
 
 from __future__ import annotations
+
+import math
+import re
+
+DIGITS = 4
+"""Printed decimals of a mean; means that print alike rank alike."""
 
 _TITLES = {
     "auroc": "AUROC",
@@ -23,3 +29,14 @@ def metric_title(name: str) -> str:
     ('maAUROC', 'brier')
     """
     return _TITLES.get(name, name)
+
+
+def number(value: float | None, digits: int = DIGITS, sign: bool = False) -> str:
+    """A figure as the paper prints it, without the zero before the point.
+
+    >>> number(0.88234), number(1.0), number(-0.0024, sign=True), number(0.0031, sign=True), number(None)
+    ('.8823', '1.0000', '-.0024', '+.0031', 'n.a.')
+    """
+    if value is None or math.isnan(value):
+        return "n.a."
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{'+' if sign else ''}.{digits}f}")

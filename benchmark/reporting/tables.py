@@ -9,12 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.reporting.names import metric_title
+from benchmark.reporting.names import DIGITS, metric_title
+from benchmark.reporting.notes import coupling_notes, device_notes, paper_notes
 from benchmark.runs.groups import RunGroup
 from benchmark.tasks import TASKS
-
-DIGITS = 4
-"""Printed decimals of a mean; means that print alike rank alike."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,11 @@ class Row:
         """Whether the paper's table has this metric."""
         return self.metric in TASKS[self.task].metrics[:2]
 
+    @property
+    def published(self) -> bool:
+        """Whether the paper has a figure for any cell."""
+        return any(cell is not None and cell.published_mean is not None for cell in self.cells.values())
+
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -62,6 +65,7 @@ class ResultTable:
 
     Attributes:
         group: whose runs these are. columns: model names in order. titles: of models. rows: all metrics of all tasks.
+        seeds, epochs: of the runs; epochs apart for multitask models (True) and the others (False).
         notes: sentences below the table. with_published: whether the paper's figures stand beside.
     """
 
@@ -70,6 +74,7 @@ class ResultTable:
     titles: Mapping[str, str]
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
+    epochs: Mapping[bool, tuple[int, ...]]
     notes: tuple[str, ...] = field(default=())
     with_published: bool = False
 
@@ -89,11 +94,14 @@ class ResultTable:
             f"mean (sample standard deviation) over {len(self.seeds)} seeds ({', '.join(map(str, self.seeds))});"
             if several
             else f"one seed ({', '.join(map(str, self.seeds))});",
+            f"{_epochs(self.epochs)};",
             f"note encoder {encoder['name']}." if encoder else "no notes.",
             "Best in bold, second best underlined." if len(self.columns) > 1 else "",
-            "Ceiling: the true outcome probabilities scored on the same samples." if self.has_ceiling else "",
+            "Ceiling: the true outcome probabilities scored on the same samples (-: none is known)."
+            if self.has_ceiling
+            else "",
         ]
-        return " ".join(part for part in parts if part)
+        return " ".join(" ".join(parts).split())
 
     @property
     def has_ceiling(self) -> bool:
@@ -126,10 +134,24 @@ def build_table(
     chosen, left_out = _choose_variants(done, titles)
     rows = _rows(chosen, members, columns, paper)
     seeds = tuple(sorted({int(seed) for frame in chosen.values() for seed in frame["seed"]}))
-    all_notes = [*left_out, *_gaps(rows, titles, len(seeds)), *_failures(failed, titles), *notes]
-    if paper is not None and bool(group.caption["data"]["simulated"]):
-        all_notes.append("The paper's figures are from MIMIC-IV; a difference from simulated data measures nothing.")
-    return ResultTable(group, columns, titles, tuple(rows), seeds, tuple(all_notes), paper is not None)
+    all_notes = [*left_out, *_gaps(rows, titles, len(seeds)), *_failures(failed, titles)]
+    all_notes += [*coupling_notes(chosen, columns, titles), *device_notes(chosen), *notes]
+    if paper is not None:
+        all_notes += paper_notes(rows, paper, bool(group.caption["data"]["simulated"]))
+    epochs = {
+        kind: tuple(sorted({int(count) for count in members.loc[members["multitask"] == kind, "epochs"]}))
+        for kind in (True, False)
+    }
+    return ResultTable(group, columns, titles, tuple(rows), seeds, epochs, tuple(all_notes), paper is not None)
+
+
+def _epochs(epochs: Mapping[bool, tuple[int, ...]]) -> str:
+    """How long the models were trained, in words."""
+    together, single = (" or ".join(map(str, epochs[kind])) for kind in (True, False))
+    if not together or not single or together == single:
+        number = together or single
+        return f"{number} epoch{'' if number == '1' else 's'}"
+    return f"{together} epochs for models trained on all tasks, {single} for the others"
 
 
 def _choose_variants(

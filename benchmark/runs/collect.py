@@ -10,6 +10,7 @@ import pandas as pd
 
 from benchmark.errors import UserError
 from benchmark.runs.folder import FORMAT, finished_runs
+from benchmark.runs.groups import CAPTION
 
 COLUMNS = (
     "run",
@@ -22,6 +23,10 @@ COLUMNS = (
     "variant",
     "metrics",
     "ceiling",
+    "spread",
+    "multitask",
+    "epochs",
+    "device",
     "finished",
     "error",
     "caption",
@@ -31,9 +36,10 @@ COLUMNS = (
 def collect(out: Path) -> pd.DataFrame:
     """All finished and failed runs under `out`; see `COLUMNS`.
 
-    `metrics` and `ceiling` are mappings by task and metric; `caption` holds the facts on data, protocol and encoder.
+    `metrics`, `ceiling` and `spread` (over evaluation orders) are mappings by task and metric; `caption` holds the
+    facts on data, protocol and encoder.
     """
-    rows = [_row(read_run(folder)) for folder in finished_runs(out)]
+    rows = [_row(read_run(folder), folder) for folder in finished_runs(out)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -49,7 +55,17 @@ def read_run(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _row(record: dict[str, Any]) -> dict[str, Any]:
+def _row(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    try:
+        return _facts(record)
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise UserError(
+            f"{folder / 'run.json'} is damaged ({fault}); delete its folder to have the run repeated"
+        ) from fault
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    info = record.get("info", {})
     return {
         "run": record["run"],
         "status": record["status"],
@@ -60,8 +76,12 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "seed": record["job"]["seed"],
         "variant": record["variant"],
         "metrics": record.get("metrics", {}),
-        "ceiling": record.get("info", {}).get("ceiling", {}),
+        "ceiling": info.get("ceiling", {}),
+        "spread": info.get("permutation_spread", {}),
+        "multitask": record["model"]["multitask"],
+        "epochs": record["job"]["epochs"],
+        "device": record["environment"]["device"],
         "finished": record["finished"],
         "error": record.get("error", ""),
-        "caption": {key: record[key] for key in ("group", "data", "protocol", "encoder", "code")},
+        "caption": {key: record[key] for key in CAPTION},
     }

@@ -1,4 +1,6 @@
-"""Shows a running grid: one live display on a terminal, one plain line for each finished run elsewhere."""
+"""Shows a running grid: one live display on a terminal, plain lines elsewhere: one for each finished run, and now and
+then one for a finished epoch, so that a long run is not silent.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.runs.executors import Ended, Event, Tell
+from benchmark.runs.executors import Advanced, Ended, Event, Tell
 from benchmark.runs.job import Job
 from benchmark.runs.tally import Cell, Tally, duration
+
+QUIET = 30.0
+"""Seconds without a plain line after which the next finished epoch gets one."""
 
 
 @contextmanager
@@ -31,12 +36,19 @@ def watching(
             yield tally.tell
         return
 
+    last = tally.clock()
+
     def tell(event: Event) -> None:
+        nonlocal last
         tally.tell(event)
+        line = None
         if isinstance(event, Ended):
-            console.print(
-                result_line(event, tally, titles, main_metrics), soft_wrap=True, markup=False, highlight=False
-            )
+            line = result_line(event, tally, titles, main_metrics)
+        elif isinstance(event, Advanced) and tally.clock() - last >= QUIET and event.report.task == event.job.tasks[-1]:
+            line = epoch_line(event, tally, titles)
+        if line:
+            last = tally.clock()
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     yield tell
 
@@ -58,6 +70,16 @@ def result_line(event: Ended, tally: Tally, titles: Mapping[str, str], main_metr
     left = tally.seconds_left()
     rest = f"; about {duration(left)} left" if left else ""
     return f"{head}: {', '.join(scores)} ({duration(result.seconds)}{rest})"
+
+
+def epoch_line(event: Advanced, tally: Tally, titles: Mapping[str, str]) -> str:
+    """How far a running job is, on one line."""
+    report, left = event.report, tally.seconds_left()
+    rest = f"; about {duration(left)} left" if left else ""
+    return (
+        f"{job_title(event.job, titles)}: epoch {report.epoch}/{report.epochs}, {titles.get(report.task, report.task)} "
+        f"loss {report.train_loss:.4f}, validation {report.val_loss:.4f}{rest}"
+    )
 
 
 def job_title(job: Job, titles: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
-from benchmark.runs.folder import FORMAT, is_done, new_run, write_json
+from benchmark.runs.folder import FORMAT, is_done, json_text, new_run
 from benchmark.runs.job import Job
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def store_failure(job: Job, context: Context, started: datetime, seconds: float,
     """Keeps the record of a job that did not end well; it does not count as done and is tried again."""
     with new_run(context.out, job.id, failed=True) as folder:
         record = _record(job, context, "failed", started, seconds)
-        write_json(folder / "run.json", {**record, "error": error, "traceback": trace})
+        text = json_text({**record, "error": error, "traceback": trace})
+        (folder / "run.json").write_text(text, encoding="utf-8")
 
 
 def keyed_hashes(key: bytes, kind: str, values: Iterable[int]) -> list[str]:
@@ -154,7 +155,8 @@ def _store(job: Job, context: Context, trained: Trained, started: datetime, seco
         state = {name: value.detach().cpu().contiguous().clone() for name, value in trained.state.items()}
         save_file(state, folder / "checkpoint.safetensors", metadata={"run": job.id})
         record = _record(job, context, "done", started, seconds)
-        write_json(folder / "run.json", {**record, "metrics": trained.metrics, "info": trained.info})
+        text = json_text({**record, "metrics": trained.metrics, "info": trained.info})
+        (folder / "run.json").write_text(text, encoding="utf-8")
 
 
 def _record(job: Job, context: Context, status: str, started: datetime, seconds: float) -> dict[str, Any]:

@@ -76,9 +76,9 @@ def remove_abandoned(parent: Path) -> int:
     return count
 
 
-def write_json(path: Path, value: Any) -> None:
+def json_text(value: Any) -> str:
     """Strict JSON: NaN and infinite numbers become null."""
-    path.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -112,6 +112,13 @@ def _flush(folder: Path) -> None:
 
 
 def _alive(process: int) -> bool:
+    """Whether a process of this machine can still write; one that ended and waits for its parent's notice cannot."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        pass  # no /proc here, or no such process
+    else:
+        return state not in "ZX"
     try:
         os.kill(process, 0)
     except ProcessLookupError:

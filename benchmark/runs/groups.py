@@ -12,8 +12,7 @@ Runs of different data, protocols or code never share a group.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +22,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.runs.folder import write_json
+from benchmark.files import replace_text
+from benchmark.runs.folder import json_text
 from benchmark.runs.job import digest
 
 if TYPE_CHECKING:
     from benchmark.runs.plan import Plan
+
+
+CAPTION = ("group", "data", "protocol", "encoder", "code")
+"""Keys of run.json and of plan files with what the runs of a group share."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,9 @@ def caption_of(plan: Plan, code: Mapping[str, Any]) -> dict[str, Any]:
 def record_plan(out: Path, plan: Plan, caption: Mapping[str, Any]) -> None:
     """Notes which jobs were asked for together, whether or not they have to run."""
     jobs = [job.id for job in plan.jobs]
-    folder = out / "plans"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{plan.group}-{digest(sorted(jobs))}.json"
+    target = out / "plans" / f"{plan.group}-{digest(sorted(jobs))}.json"
     asked = datetime.now(UTC).isoformat(timespec="milliseconds")
-    handle, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=folder)
-    os.close(handle)
-    write_json(Path(temporary), {**caption, "asked": asked, "jobs": jobs})
-    os.replace(temporary, target)
+    replace_text(target, json_text({**caption, "asked": asked, "jobs": jobs}))
 
 
 def groups(out: Path, runs: pd.DataFrame) -> list[RunGroup]:
@@ -94,7 +93,7 @@ def groups(out: Path, runs: pd.DataFrame) -> list[RunGroup]:
             group.pop(job, None)
             group[job] = None
         newest[plan["group"]] = max(newest.get(plan["group"], ""), plan["asked"])
-        captions[plan["group"]] = {key: value for key, value in plan.items() if key not in ("asked", "jobs")}
+        captions[plan["group"]] = {key: plan[key] for key in CAPTION}
     found = [RunGroup(name, captions[name], tuple(runs), newest[name]) for name, runs in members.items()]
     return sorted(found, key=lambda group: group.newest, reverse=True)
 
@@ -113,4 +112,16 @@ def choose(found: list[RunGroup], wanted: str | None) -> RunGroup:
 
 
 def _plans(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text(encoding="utf-8")) for file in (out / "plans").glob("[!.]*.json")]
+    """The records of earlier calls. One that cannot be read costs a comparison, not the table."""
+    plans = []
+    for file in sorted((out / "plans").glob("[!.]*.json")):
+        try:
+            plan = json.loads(file.read_text(encoding="utf-8"))
+            jobs, kept = plan["jobs"], {key: plan[key] for key in (*CAPTION, "asked")}
+            if not isinstance(jobs, list) or not all(isinstance(kept[key], str) for key in ("group", "asked")):
+                raise TypeError("values of another type")
+        except (OSError, ValueError, KeyError, TypeError) as fault:
+            warnings.warn(f"{file} is left out: {type(fault).__name__}: {fault}", stacklevel=2)
+        else:
+            plans.append({**kept, "jobs": jobs})
+    return plans

@@ -23,6 +23,9 @@ TASK = Task(
 
 DAYS = 30
 
+COMPONENTS = ("ward_death", "readmitted", "late_death")
+"""The three ways to a positive label."""
+
 
 def components(stays: pd.DataFrame) -> pd.DataFrame:
     """The three ways to a positive label, and the stays that have none because the patient died in the unit.
@@ -32,8 +35,9 @@ def components(stays: pd.DataFrame) -> pd.DataFrame:
             of death, midnight), died_in_hospital, died_in_icu.
 
     Returns:
-        ward_death, readmitted, late_death (booleans) and dropped, one row a stay. The date of death is compared with
-        the day of discharge, never with its hour: a date says nothing about hours.
+        `COMPONENTS` (booleans) and dropped, one row a stay. The date of death is compared with
+        the day of discharge, never with its hour: a date says nothing about hours. A death before the day of discharge
+        of a patient discharged alive is an error of the record and no death after discharge.
 
     >>> import pandas as pd
     >>> day = lambda *days: pd.to_datetime([None if d is None else f"2150-03-{d:02d}" for d in days])
@@ -57,7 +61,7 @@ def components(stays: pd.DataFrame) -> pd.DataFrame:
     table = stays[[]].copy()
     table["ward_death"] = stays.died_in_hospital & ~stays.died_in_icu
     table["readmitted"] = (gap > 0) & (gap <= DAYS)
-    table["late_death"] = ~stays.died_in_hospital & (days_to_death <= DAYS)
+    table["late_death"] = ~stays.died_in_hospital & days_to_death.between(0, DAYS)
     table["dropped"] = stays.died_in_hospital & stays.died_in_icu
     return table
 
@@ -69,8 +73,8 @@ def samples(stays: pd.DataFrame) -> pd.DataFrame:
         stays: stay_id, los_hours, first_event (hours; NaN without events) and the columns of `components`.
 
     Returns:
-        stay_id, hour (end of the input: the whole stay), y0.
+        stay_id, hour (end of the input: the whole stay), y0 and the three `COMPONENTS`.
     """
     chosen = stays[stays.first_event.notna() & ~stays.dropped]
-    positive = chosen.ward_death | chosen.readmitted | chosen.late_death
-    return chosen[["stay_id"]].assign(hour=chosen.los_hours, y0=positive.astype("float32"))
+    positive = chosen[list(COMPONENTS)].any(axis=1)
+    return chosen[["stay_id", *COMPONENTS]].assign(hour=chosen.los_hours, y0=positive.astype("float32"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,10 +54,15 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The kept state, the epoch it came from, and one history row for each epoch and task."""
+    """The kept state, the epoch it came from, what chose it, and one history row for each epoch and task.
+
+    Attributes:
+        selected_by: "validation metrics", or "validation loss" if the validation samples define no metric at all.
+    """
 
     state: dict[str, Tensor]
     best_epoch: int
+    selected_by: str
     history: list[dict[str, float | int | str]]
 
 
@@ -70,8 +75,8 @@ def fit(
 ) -> Fitted:
     """Trains a model and keeps the state of the epoch with the best validation score.
 
-    The score is the sum, over tasks, of the two selection metrics; one epoch is kept for all tasks. The model is left
-    with the last state; load the returned one.
+    The score is that of `epoch_score`; one epoch is kept for all tasks. The model is left with the last state; load
+    the returned one.
 
     Raises:
         Diverged: a loss is not finite.
@@ -79,7 +84,7 @@ def fit(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
     rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate)
-    best_score, best_epoch, best_state, history = -math.inf, 0, {}, []
+    best_score, best_epoch, best_state, selected_by, history = -math.inf, 0, {}, "", []
     for epoch in range(1, schedule.epochs + 1):
         rows = {}
         for task, source in training.items():
@@ -87,22 +92,39 @@ def fit(
             loss = _train_segment(model, optimizer, source, schedule, epoch, rates[task])
             rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rates[task]}
             rows[task]["seconds"] = time.perf_counter() - started
-        total = 0.0
+        losses, values = [], []
         for task, source in validation.items():
             predictions = predict(model, source, schedule.couples_samples, schedule.batch_size)
             loss = partition_loss(source, predictions)
             rates.after_epoch(task, loss)
             metrics = score(source, predictions, source.task.task.metrics[:2])
-            # A metric that the partition cannot define says nothing about any epoch.
-            total += sum(value for value in metrics.values() if math.isfinite(value))
+            losses.append(loss)
+            values += metrics.values()
             rows[task] |= {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
             row = rows[task]
             notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"]))
         history += rows.values()
+        total, selected_by = epoch_score(values, losses)
         if total > best_score:
             best_score, best_epoch = total, epoch
             best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    return Fitted(best_state, best_epoch, history)
+    return Fitted(best_state, best_epoch, selected_by, history)
+
+
+def epoch_score(metrics: Sequence[float], losses: Sequence[float]) -> tuple[float, str]:
+    """How good an epoch is, and the rule that says so.
+
+    The score is the sum of the selection metrics of all tasks. A metric that the validation samples cannot define (NaN)
+    is left out; it depends on the labels alone, so it is missing in every epoch. Where none is defined, epochs are
+    ranked by the sum of the validation losses.
+
+    >>> epoch_score([0.5, math.nan, 0.75], [1.0, 2.0])
+    (1.25, 'validation metrics')
+    >>> epoch_score([math.nan, math.nan], [1.0, 2.0])
+    (-3.0, 'validation loss')
+    """
+    defined = [value for value in metrics if math.isfinite(value)]
+    return (sum(defined), "validation metrics") if defined else (-sum(losses), "validation loss")
 
 
 def _train_segment(
@@ -115,9 +137,10 @@ def _train_segment(
         group["lr"] = rate
     model.train()
     weight = schedule.task_weights.get(task.name, 1.0)
+    aux_weights = getattr(model, "aux_weights", {})
     losses = []
     for batch in source.epoch(schedule.seed, epoch, schedule.batch_size):
-        loss = total_loss(task.kind, model(batch.inputs), batch.labels, model.aux_weights, weight)
+        loss = total_loss(task.kind, model(batch.inputs), batch.labels, aux_weights, weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if schedule.clip_norm is not None:

@@ -12,7 +12,7 @@ from benchmark.data.batches import Labels
 from models.contract import Output
 
 
-def entry_losses(kind: str, logits: Tensor, y: Tensor, known: Tensor) -> Tensor:
+def sample_losses(kind: str, logits: Tensor, y: Tensor, known: Tensor) -> Tensor:
     """Loss of each sample, summed over its known labels: logits (n, C) -> (n,)."""
     logits = logits.float()
     if kind == "multiclass":
@@ -30,11 +30,11 @@ def prediction_loss(kind: str, output: Output, labels: Labels) -> Tensor:
     """
     entries = labels.known.sum().clamp(min=1)
     if not output.readouts:
-        return entry_losses(kind, output.logits, labels.y, labels.known).sum() / entries
+        return sample_losses(kind, output.logits, labels.y, labels.known).sum() / entries
     total = torch.zeros((), device=output.logits.device)
     for readout in output.readouts:
         y, known = labels.y.index_select(0, readout.rows), labels.known.index_select(0, readout.rows)
-        total = total + (readout.weight * entry_losses(kind, readout.logits, y, known)).sum()
+        total = total + (readout.weight * sample_losses(kind, readout.logits, y, known)).sum()
     return total / entries
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,10 +25,12 @@ class Predictions:
 
     Attributes:
         probability: (n, C) float32. logits: (n, C) float32.
+        diagnostics: the model's scalar diagnostics, each averaged over the batches.
     """
 
     logits: np.ndarray
     probability: np.ndarray
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
 
 def predict(
@@ -37,18 +40,25 @@ def predict(
 
     Where the output of a sample depends on its batch mates, the batches are part of the prediction: one fixed
     pseudo-random permutation of the partition is cut into chunks of exactly `batch_size`, the last one filled from
-    the start, and the fillers' predictions are dropped.
+    the start, and the fillers' predictions are dropped. A partition smaller than `batch_size` is one chunk, unfilled:
+    no sample is its own batch mate.
     """
     model.eval()
     chunks = _coupled_chunks(len(source), batch_size, permutation) if couples_samples else _plain_chunks(len(source))
     logits: np.ndarray | None = None
+    scalars: dict[str, list[float]] = defaultdict(list)
     with torch.inference_mode():
         for chosen, fresh in chunks:
-            part = model(source.batch(chosen).inputs).logits.float().cpu().numpy()
+            output = model(source.batch(chosen).inputs)
+            part = output.logits.float().cpu().numpy()
             if logits is None:
                 logits = np.empty((len(source), part.shape[1]), np.float32)
             logits[chosen[:fresh]] = part[:fresh]
-    return Predictions(logits, _probability(source.task.task.kind, logits))
+            for name, value in output.diagnostics.items():
+                if not value.dim():
+                    scalars[name].append(float(value))
+    diagnostics = {name: float(np.mean(values)) for name, values in scalars.items()}
+    return Predictions(logits, _probability(source.task.task.kind, logits), diagnostics)
 
 
 def _plain_chunks(n: int) -> list[tuple[np.ndarray, int]]:
@@ -58,6 +68,8 @@ def _plain_chunks(n: int) -> list[tuple[np.ndarray, int]]:
 
 def _coupled_chunks(n: int, batch_size: int, permutation: int) -> list[tuple[np.ndarray, int]]:
     order = stream(permutation, "evaluation order").permutation(n)
+    if n <= batch_size:
+        return [(order, n)]
     filled = np.concatenate([order, np.resize(order, -n % batch_size)]) if n % batch_size else order
     chunks = filled.reshape(-1, batch_size)
     return [(chunk, min(batch_size, n - k * batch_size)) for k, chunk in enumerate(chunks)]

@@ -20,8 +20,7 @@ from benchmark.random import stream_seed
 from benchmark.registry import models
 from benchmark.training.loop import EpochReport, Schedule, fit
 from benchmark.training.predict import Predictions, predict, score
-from models.contract import MODALITIES, Dimensions, Head
-from models.embeddings import count_parameters
+from models.contract import MODALITIES, Dimensions, Head, count_parameters
 
 PERMUTATIONS = 5
 """Evaluation orders over which the spread of a coupling model's metrics is reported."""
@@ -61,7 +60,8 @@ class Trained:
         predictions: by task; columns sample, patient, present_ehr, present_cxr, present_note, y0.., p0.. (y NaN where
         masked).
         history: one row for each epoch and task. state: kept parameters.
-        info: parameters, best_epoch, seconds, training_samples_per_second, ceiling, permutation_spread.
+        info: parameters, best_epoch, selected_by (what chose that epoch), seconds, training_samples_per_second, and by
+        task test_samples, ceiling, permutation_spread, diagnostics.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -100,31 +100,39 @@ def train(
         entry.couples_samples,
     )
     fitted = fit(model, sources["train"], sources["val"], schedule, notify)
-    trained_in = time.perf_counter() - started
     model.load_state_dict(fitted.state)
-    metrics, frames, spread = {}, {}, {}
+    metrics, frames, spread, diagnostics = {}, {}, {}, {}
     for name, source in sources["test"].items():
         predictions = predict(model, source, entry.couples_samples, plan.batch_size)
         metrics[name] = score(source, predictions)
         frames[name] = _frame(source, predictions)
+        if predictions.diagnostics:
+            diagnostics[name] = predictions.diagnostics
         if entry.couples_samples:
             spread[name] = _spread(model, source, plan.batch_size, metrics[name])
-    seen = plan.epochs * sum(len(source) for source in sources["train"].values())
+    seen = plan.epochs * sum(source.samples_an_epoch(plan.batch_size) for source in sources["train"].values())
+    history = pd.DataFrame(fitted.history)
     info = {
         "parameters": count_parameters(model),
         "best_epoch": fitted.best_epoch,
+        "selected_by": fitted.selected_by,
         "seconds": time.perf_counter() - started,
-        "training_samples_per_second": seen / trained_in,
+        "training_samples_per_second": seen / float(history["seconds"].sum()),
         "test_samples": {name: len(source) for name, source in sources["test"].items()},
         "ceiling": {name: limit for name, task in tasks.items() if (limit := ceiling(data, task))},
         "permutation_spread": spread,
+        "diagnostics": diagnostics,
     }
     state = {name: value.cpu().contiguous() for name, value in fitted.state.items()}
-    return Trained(metrics, frames, pd.DataFrame(fitted.history), state, info)
+    return Trained(metrics, frames, history, state, info)
 
 
 def ceiling(data: PreparedData, task: TaskData) -> dict[str, float]:
-    """The task's metrics on the test partition if the true probabilities were predicted; empty on real data."""
+    """The task's metrics on the test partition if the true probabilities were predicted; empty on real data.
+
+    Macro F1 is left out: taking the class of highest true probability makes the most predictions right, but does not
+    make macro F1 highest, so that the number would be no ceiling.
+    """
     truth = data.truth(task.task.name)
     if truth is None:
         return {}
@@ -135,7 +143,8 @@ def ceiling(data: PreparedData, task: TaskData) -> dict[str, float]:
     y = np.where(known, samples.labels, 0.0)
     if task.task.kind == "multiclass":
         y, known = y[:, 0].astype(np.int64), known[:, 0]
-    return compute(task.task.metrics, task.task.kind, task.classes, y, known, probability)
+    names = [name for name in task.task.metrics if not name.startswith("macro_f1")]
+    return compute(names, task.task.kind, task.classes, y, known, probability)
 
 
 def _outputs(task: TaskData) -> int:

@@ -8,7 +8,7 @@ import sys
 import pytest
 from harness_fakes import write_data
 
-from benchmark import cli
+from benchmark import cli, registry
 
 VERBS = ("run", "table", "list", "prepare", "simulate")
 
@@ -65,10 +65,31 @@ def test_all_refusals_come_at_once_with_exit_code_2_and_no_traceback(bench, tmp_
     assert "did you mean 'models'" in bench("list", "modles")[2]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("simulate", "--patients", "20", "FILE/sub"),
+        ("simulate", "--patients", "20", "/proc/nope"),
+        ("run", "--out", "FILE"),
+        ("run", "--out", "FILE/sub", "--dry-run"),
+        ("run", "--out", "/proc/nope", "--dry-run"),
+        ("prepare", "--mimic-iv", "RAW", "FILE/sub"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_in_one_line(bench, tmp_path, words):
+    file = tmp_path / "file"
+    file.write_text("")
+    (tmp_path / "raw" / "hosp").mkdir(parents=True)
+    (tmp_path / "raw" / "icu").mkdir()
+    words = [word.replace("FILE", str(file)).replace("RAW", str(tmp_path / "raw")) for word in words]
+    code, _, err = bench(*words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
 def test_lists(bench):
-    assert [line.split()[0] for line in bench("list", "models")[1].splitlines()[2:]] == [
-        "medfuse", "mt", "m3care", "mmf", "multimodn", "flexcare-st", "flexcare",
-    ]  # fmt: skip
+    assert [line.split()[0] for line in bench("list", "models")[1].splitlines()[2:]] == list(registry.models())
     assert [line.split()[0] for line in bench("list", "tasks")[1].splitlines()[2:]] == [
         "ihm", "los", "dec", "phe", "rea", "dia", "drg",
     ]  # fmt: skip

@@ -30,7 +30,9 @@ def _bench(*arguments: object) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DEMO / "icu").is_dir(), reason="the MIMIC-IV demo is not here; name its folder in MIMIC_IV_DEMO")
+@pytest.mark.skipif(
+    not (DEMO / "icu").is_dir(), reason="the MIMIC-IV demo is not here; name its folder in MIMIC_IV_DEMO"
+)
 def test_the_demo_is_prepared_and_trained_on(tmp_path: Path) -> None:
     report = _bench("prepare", "--mimic-iv", DEMO, tmp_path / "data")
     assert "Impossible: DIA (no MIMIC-CXR folder given)." in report

@@ -32,9 +32,15 @@ def test_selection_counts_stays_after_transfers_are_gone(tmp_path):
     hospital.stay(4, 40, 401)
     hospital.stay(5, 99, 501)  # admission unknown
     hospital.stay(5, 50, 502)
+    for subject, length in ((6, 0.0), (7, -3.0)):
+        hospital.patient(subject)
+        hospital.admission(subject, subject * 10)
+        hospital.stay(subject, subject * 10, subject * 100, length=length)
     cohort, stays = cohort_of(hospital, tmp_path)
     assert list(stays.index) == [101, 502]
-    assert [(step.kept, step.dropped) for step in cohort.steps] == [(8, 0), (7, 1), (6, 1), (4, 2), (3, 1), (2, 1)]
+    assert [(step.kept, step.dropped) for step in cohort.steps] == [
+        *[(10, 0), (9, 1), (8, 1), (6, 2), (5, 1), (4, 1), (2, 2)]
+    ]
 
 
 def test_age_is_counted_to_the_year_of_the_stay(tmp_path):
@@ -86,6 +92,7 @@ DAY = 24.0
         ({}, None, 10, (False, False, True, False)),  # dies on the day of discharge
         ({}, None, 40, (False, False, True, False)),
         ({}, None, 41, (False, False, False, False)),
+        ({}, None, 9, (False, False, False, False)),  # discharged alive a day after the recorded death
         ({"death": 200.0}, None, 8, (True, False, False, False)),
         ({"expired": 1}, None, None, (True, False, False, False)),  # blank time of death
         ({"death": 70.0}, None, 2, (False, False, False, True)),
@@ -102,6 +109,17 @@ def test_readmission_truth_table(tmp_path, first, next_start, dod_day, expected)
         hospital.stay(1, 20, 200, start=next_start + 1)
     _, stays = cohort_of(hospital, tmp_path)
     assert tuple(stays.loc[100, ["ward_death", "readmitted", "late_death", "dropped"]]) == expected
+
+
+def test_admissions_follow_each_other_by_time_not_by_number(tmp_path):
+    hospital = Hospital()
+    hospital.patient(1)
+    hospital.admission(1, 90, end=100)
+    hospital.stay(1, 90, 900, length=24.0)
+    hospital.admission(1, 20, start=300, end=400)
+    hospital.stay(1, 20, 200, start=301, length=24.0)
+    _, stays = cohort_of(hospital, tmp_path)
+    assert stays.readmitted.to_dict() == {200: False, 900: True}
 
 
 def test_return_without_a_stay_of_the_cohort_is_none(tmp_path):

@@ -34,6 +34,7 @@ def test_counts_are_those_of_the_rules(folder):
         (112, 17),
         (112, 0),
         (112, 0),
+        (112, 0),
     ]
     counts = {task: entry["samples"] for task, entry in report["tasks"].items()}
     assert counts == {"ihm": 54, "los": 111, "dec": 111, "phe": 112, "rea": 105}

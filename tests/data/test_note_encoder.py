@@ -14,7 +14,7 @@ import pytest
 
 from benchmark.data import encoder_source, note_encoder
 from benchmark.data.note_encoder import BUILTIN, ensure_embeddings, resolve
-from benchmark.data.stores import RaggedStore
+from benchmark.data.stores import RaggedStore, RaggedWriter
 from benchmark.errors import UserError
 
 WORDS = [
@@ -152,6 +152,35 @@ def test_an_interrupted_run_goes_on_where_it_stopped(checkpoint, tmp_path, monke
     assert encoded == [1, 1, 0, 1, 1] and calls[-1] == ("notes", 4, 4)
     assert len(list((root / "notes" / "embeddings").iterdir())) == 1  # chunks are gone
     np.testing.assert_array_equal(resumed.values, run(data_dir(tmp_path / "fresh"), checkpoint).values)
+
+
+def test_a_run_killed_while_it_writes_leaves_no_half_chunk(checkpoint, tmp_path, monkeypatch):
+    """A chunk counts as done only after its values are on disk."""
+    monkeypatch.setattr(note_encoder, "_CHUNK_TOKENS", 8)
+    root, close, calls = data_dir(tmp_path / "data"), RaggedWriter.close, []
+
+    def stop(writer):
+        calls.append(writer)
+        if len(calls) == 4:  # the empty store and two chunks are through
+            raise KeyboardInterrupt
+        close(writer)
+
+    monkeypatch.setattr(RaggedWriter, "close", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(root, checkpoint)
+    (partial,) = (root / "notes" / "embeddings").iterdir()
+    assert len(list((partial / "done").iterdir())) == 2
+    np.testing.assert_array_equal(run(root, checkpoint).values, run(data_dir(tmp_path / "b"), checkpoint).values)
+    (final,) = (root / "notes" / "embeddings").iterdir()
+    assert sorted(path.name for path in final.iterdir()) == ["encoder.json", "offsets.npy", "values.npy"]
+
+
+def test_a_full_disk_is_found_before_the_work(checkpoint, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(note_encoder.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(note_encoder, "_load_model", lambda *_: pytest.fail("work has begun"))
+    with pytest.raises(UserError, match=r"need 0\.0 GB more in .*; 0\.0 GB are free"):
+        run(data_dir(tmp_path / "data"), checkpoint)
 
 
 def test_key_follows_weights_tokens_and_nothing_else(checkpoint, tmp_path):

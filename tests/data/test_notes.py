@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmark.data.notes import find_section, one_per_admission, statistics
+from benchmark.data.notes import Section, find_section, one_per_admission, statistics
 
 
 def past_medical_history(text: str) -> str | None:
@@ -72,7 +72,7 @@ def test_heading_variants(heading: str):
         ("Past Medical History:\n___\n\nSocial History:\n___", "pmh", "empty"),
         ("Past Medical History:\n___\n ___.\nSocial History:\n___", "pmh", "empty"),
         ("Past Medical History:\nHTN\nHe was admitted and died.", "pmh", "truncated"),
-        ("Past Medical History:\nHTN\nHospital Course:\nhe died", "pmh", "found"),
+        ("Past Medical History:\nHTN\nHospital Course:\nhe died", "pmh", "truncated"),
         ("Hospital Course:\nhe improved", "bhc", "truncated"),
         ("Hospital Course: he improved\nFacility:\n___", "bhc", "found"),
     ],
@@ -86,6 +86,65 @@ def test_statuses(text: str, name: str, status: str):
 
 def test_a_section_without_words_gives_way_to_a_later_one():
     assert past_medical_history("PMH: ___\nSocial History:\n___\nPast Medical History:\nHTN\nLabs:\n") == "HTN"
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "HPI:\nPMH: of note CHF.\nHe fell, DIED and came back.\nPast Medical History:\nHTN\nSocial History:\n",
+        "PMH:\nDIED\nPMHx: DIED too\nPast Medical History: HTN\nFamily History:\nnone",
+    ],
+)
+def test_a_later_history_heading_starts_the_section_anew(note: str):
+    assert past_medical_history(note) == "HTN"
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Pertinent Results on admission",
+        "PERTINENT RESULTS (LABS, MICRO):",
+        "Admission Labs:",
+        "ADMISSION LABS",
+        "Social Hx: lives alone",
+        "Social History (per wife): lives alone",
+        "Physical Exam on admission: T 98.2",
+    ],
+)
+def test_end_headings_may_go_on(heading: str):
+    note = f"Past Medical History:\nHTN\n{heading}\nWBC 9\nBrief Hospital Course:\nDIED\n"
+    assert past_medical_history(note) == "HTN"
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Brief Hospital Course by system: CV",
+        "(Brief) Hospital Course",
+        "Hospital course by system",
+        "HOSPITAL COURSE (MICU)",
+        "Hospital course was long",
+        "Discharge Physical Exam: well",
+        "Discharge Medications (new):",
+        "Transitional issues:",
+    ],
+)
+def test_a_history_that_only_the_course_or_later_ends_is_not_used(heading: str):
+    note = f"Past Medical History:\nHTN\nexam DIED\n{heading}\nDIED\nSocial History:\n___\n"
+    assert find_section(note, "pmh") == Section(None, "truncated")
+
+
+def test_no_history_begins_inside_the_course():
+    note = "Brief Hospital Course by problem:\nPMH: CHF, DIED\nLabs: none\nFacility:\n___"
+    assert find_section(note, "pmh") == Section(None, "missing")
+    assert find_section(note, "bhc") == Section("PMH: CHF, DIED Labs: none", "found")
+    redacted = "PMH:\n___\nSocial History:\n___\n" + note
+    assert find_section(redacted, "pmh") == Section(None, "empty")
+
+
+def test_running_text_ends_nothing():
+    text = "HTN\nSocial history of note is none.\nLabs were normal\nFacility dependent for years"
+    assert past_medical_history(f"PMH: {text}\nSocial History: ___") == " ".join(text.split())
 
 
 def test_counts_name_every_status():

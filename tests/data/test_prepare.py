@@ -157,6 +157,23 @@ def test_only_referred_films_and_texts_are_stored(folder):
     assert used == set(pd.read_parquet(folder / "notes" / "texts.parquet").note)
 
 
+def test_report_sets_outcomes_beside_missing_notes_and_names_constant_channels(folder):
+    report = json.loads((folder / "cohort.json").read_text())
+    assert report["tasks"]["ihm"]["by_note"] == {
+        "present": {"samples": 8, "positives": 1},
+        "missing": {"samples": 1, "positives": 0},
+    }
+    text = (folder / "cohort.md").read_text()
+    assert "% with a note" in text and "usual spread: Diastolic" in text
+    assert "Heart Rate" not in report["not_fitted"] and "Height" in report["not_fitted"]
+
+
+def test_components_of_the_readmission_label_are_kept_and_not_read_as_labels(folder):
+    frame = pd.read_parquet(folder / "samples" / "rea.parquet")
+    assert (frame[["ward_death", "readmitted", "late_death"]].any(axis=1) == (frame.y0 == 1)).all()
+    assert PreparedData.open(folder).task("rea").partitions["train"].labels.shape == (5, 1)
+
+
 def test_second_run_is_identical_but_for_the_key(raw_paths, folder, tmp_path):
     again = tmp_path / "again"
     prepare(**raw_paths, out=again, name="nine")
@@ -222,6 +239,27 @@ def test_broken_films_are_counted_and_never_samples(tmp_path):
     prepare(**paths, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "cohort.json").read_text())["films"]["unreadable"] == 1
     assert len(joined(tmp_path / "out", "dia")) == 4
+    failed = pd.read_csv(tmp_path / "out" / "private" / "unreadable_films.csv")
+    assert failed[["dicom_id", "reason"]].values.tolist() == [["f", "unreadable"]]
+
+
+@pytest.mark.parametrize("harm", ["absent", "no image", "cut short"])
+def test_a_study_with_another_film_is_kept(tmp_path, harm):
+    paths = hospital().write(tmp_path / "raw")
+    broken = next(path for path in paths["mimic_cxr"].rglob("*.jpg") if path.stem == "a")
+    content = broken.read_bytes()
+    broken.unlink()
+    if harm != "absent":
+        broken.write_bytes(b"no image" if harm == "no image" else content[: len(content) - 200])
+    prepare(**paths, out=tmp_path / "out")
+    dia = joined(tmp_path / "out", "dia").set_index("study_id")
+    assert [film_of(tmp_path / "out", row) for row in dia.film] == ["b", "c", "d", "e", "f"]
+    listed = tmp_path / "out" / "private" / "unreadable_films.csv"
+    if harm == "absent":
+        table = pd.read_csv(listed)
+        assert table[["dicom_id", "reason"]].values.tolist() == [["a", "no such file"]]
+    facts = json.loads((tmp_path / "out" / "cohort.json").read_text())["films"]
+    assert facts["absent"] == (harm == "absent")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def test_latest_film_is_the_last_inside_the_window(films, windows):
         assert row == best
 
 
+def test_units_of_time_need_not_agree():
+    films = pd.DataFrame({"subject_id": [1], "dicom_id": ["a"], "time": at([3]).astype("datetime64[us]")})
+    windows = pd.DataFrame({"subject_id": [1], "start": at([0]), "end": at([4]).astype("datetime64[s]")})
+    assert latest_film(windows, films).tolist() == [0]
+    assert latest_film(windows.assign(end=at([4]).astype("datetime64[ns]")), films).tolist() == [0]
+
+
 @settings(deadline=None, max_examples=60)
 @given(moments=films_of, intervals=spans)
 def test_enclosing_interval_is_the_one_that_began_last(moments, intervals):

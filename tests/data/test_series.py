@@ -124,7 +124,7 @@ def test_training_stays_alone_decide_the_scale(raw, stays, tmp_path):
     events = read_events(raw, stays)
     write_series(events, stays, {20}, NO_CUTS, tmp_path / "a")
     heart = json.loads((tmp_path / "a" / "standardiser.json").read_text())["channels"][3]
-    assert (heart["channel"], heart["mean"], heart["std"], heart["fitted"]) == ("Heart Rate", 86.0, 1.0, False)
+    assert (heart["channel"], heart["mean"], heart["std"], heart["fitted"]) == ("Heart Rate", 86.0, 20.0, False)
 
 
 def test_second_run_is_identical(raw, stays, tmp_path):

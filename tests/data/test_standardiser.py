@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmark.data.channels import CHANNELS, CONTINUOUS, INDEX, VALUES
+from benchmark.data.channels import CHANNELS, CONTINUOUS, CONTINUOUS_COLUMNS, INDEX, VALUES
 from benchmark.data.discretiser import discretise
-from benchmark.data.standardiser import Standardiser, StandardiserFit
+from benchmark.data.standardiser import USUAL_SPREAD, Standardiser, StandardiserFit
 from benchmark.errors import UserError
 
 HR, PH = INDEX["Heart Rate"], INDEX["pH"]
@@ -33,7 +33,28 @@ def test_mean_and_population_std_over_observed_hours():
 
 def test_unobserved_channel_keeps_its_normal_value():
     result, at = fitted(), AT["pH"]
-    assert (result.count[at], result.mean[at], result.std[at]) == (0, 7.4, 1)
+    assert (result.count[at], result.mean[at], result.std[at], result.fitted[at]) == (0, 7.4, 0.1, False)
+
+
+@pytest.mark.parametrize("values", [[183.0], [183.0] * 1000, [183.01, 183.0]])
+def test_a_channel_seen_too_little_does_not_throw_others_to_the_limit(values):
+    height = INDEX["Height"]
+    fit = StandardiserFit()
+    for value in values:
+        fit.add(np.array([0.5]), np.array([height]), np.array([value]), 1.0)
+    result, at = fit.finish(), AT["Height"]
+    assert (result.count[at], result.mean[at], result.std[at]) == (len(values), 170, 10)
+    assert not result.fitted.any() and result.not_fitted == list(USUAL_SPREAD)
+    array = discretise(np.array([1.5]), np.array([height]), np.array([150.0]), 2)
+    assert result.apply(array)[:, CONTINUOUS_COLUMNS[at]].tolist() == [0, -2]
+
+
+def test_clinical_values_of_channels_without_statistics_stay_moderate():
+    low = [40, 0.21, 60, 45, 150, 50, 88, 8, 80, 34.5, 45, 7.1]
+    high = [100, 1, 350, 150, 200, 120, 100, 40, 190, 40, 150, 7.6]
+    result = StandardiserFit().finish()
+    for values in (low, high):
+        assert np.abs((np.array(values) - result.mean) / result.std).max() < 5
 
 
 def test_apply_scales_continuous_columns_only_and_clips():
@@ -44,20 +65,14 @@ def test_apply_scales_continuous_columns_only_and_clips():
     np.testing.assert_array_equal(out[:, 4:49], array[:, 4:49])
 
 
-def test_constant_channel_does_not_divide_by_zero():
-    fit = StandardiserFit()
-    fit.add(np.array([0.5, 1.5]), np.array([HR, HR]), np.array([86.0, 86.0]), 2.0)
-    assert fit.finish().std[AT["Heart Rate"]] == 1e-6
-
-
 def test_round_trip_and_what_the_file_says(tmp_path):
     path = tmp_path / "standardiser.json"
-    fitted().save(path, [3, 1])
+    fitted().save(path, [3, 1], series="abc")
     again = Standardiser.load(path)
-    for name in ("mean", "std", "count"):
+    for name in ("mean", "std", "count", "fitted"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fitted(), name))
     content = json.loads(path.read_text())
-    assert "population" in content["std"] and content["training_stays"] == 2
+    assert "population" in content["std"] and (content["training_stays"], content["series_fingerprint"]) == (2, "abc")
     channel = content["channels"][AT["pH"]]
     assert channel["channel"] == "pH" and channel["fitted"] is False
     content["channels"].pop()

@@ -5,17 +5,17 @@ A tensor created on another device fails there, and so does any read of a value 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from random_batches import SMALL, make_batch
 from torch import nn
 
 from baselines import ENTRIES as BASELINES
 from models import ENTRIES as MODELS
-from models.contract import Dimensions, Films, Head, ModelEntry, Packed
+from models.contract import Films, Head, ModelEntry, Packed
 
 META = torch.device("meta")
 
@@ -27,7 +27,7 @@ def _on_meta(packed: Packed | None) -> Packed | None:
 @pytest.mark.parametrize("entry", [*BASELINES, *MODELS], ids=lambda entry: entry.name)
 @pytest.mark.parametrize("training", [True, False])
 def test_a_step_stays_on_its_device_and_never_reads_a_value(
-    entry: ModelEntry, training: bool, make_batch: Callable, small: Dimensions, monkeypatch: pytest.MonkeyPatch
+    entry: ModelEntry, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # unknown to the meta device
     head = Head(3, "multilabel", "ehr")
@@ -40,7 +40,7 @@ def test_a_step_stays_on_its_device_and_never_reads_a_value(
         present=batch.present.to(META),
         sample=batch.sample.to(META),
     )
-    model: nn.Module = entry.build(small, [head], entry.config()).to(META).train(training)
+    model: nn.Module = entry.build(SMALL, [head], entry.config()).to(META).train(training)
     output = model(batch)
     assert output.logits.shape == (batch.size, 3)
     assert output.logits.device == META

@@ -159,7 +159,7 @@ def test_a_sample_without_any_modality_is_refused():
         encoder(readers, [streams[0], None, None], present)
 
 
-def test_half_precision_keeps_softmax_exact_enough(make_batch):
+def test_half_precision_keeps_softmax_exact_enough():
     """Under autocast, scores and softmax of the readers stay in float32."""
     encoder, dense = both_encoders()
     encoder, dense = encoder.float(), dense.float()

@@ -10,9 +10,8 @@ from random_batches import BINARY, PATTERNS, SMALL, collate, make_batch, make_sa
 from torch import Tensor
 
 from models import ENTRIES
-from models.contract import MODALITIES, Dimensions, Head
+from models.contract import MODALITIES, Dimensions, Head, count_parameters
 from models.dense_encoder import DenseCombinationEncoder
-from models.embeddings import count_parameters
 from models.encoder import COMBINATIONS, READERS_OF
 from models.flexcare import FlexCare, FlexCareConfig, covariance_term
 from models.mixture_of_experts import MixtureOfExperts
@@ -238,11 +237,26 @@ def test_a_sample_without_modalities_is_refused():
         build()(dataclasses.replace(batch, note=None))
 
 
-def test_a_model_needs_a_task_and_possible_options():
+def test_a_model_needs_a_task():
     with pytest.raises(ValueError, match="no heads"):
         FlexCare(SMALL, (), FlexCareConfig())
-    with pytest.raises(ValueError, match="top_k 11"):
-        FlexCare(SMALL, TWO, FlexCareConfig(top_k=11))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("experts", 0),
+        ("top_k", 0),
+        ("top_k", 11),
+        ("beta", -0.1),
+        ("balance", float("nan")),
+        ("temperature", 0.0),
+        ("noise_floor", 0.0),
+    ],
+)
+def test_bad_options_are_refused_with_their_value(option, value):
+    with pytest.raises(ValueError, match=f"{option} {value}"):
+        FlexCareConfig(**{option: value})
 
 
 def test_initial_values():

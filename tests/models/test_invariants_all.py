@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from random_batches import BINARY, PATTERNS, SMALL, Sample, collate, make_batch, make_labels, make_samples, randomise
+from prepared_data import ENCODER, NOTE_WIDTH, overwrite_unseen, write_prepared
+from random_batches import BINARY, PATTERNS, SMALL, collate, make_batch, make_labels, make_samples, randomise
 from torch import Tensor, nn
 
 from baselines import ENTRIES as BASELINES
+from benchmark.data.batches import BatchSource, Labels
+from benchmark.data.dataset import PreparedData
+from benchmark.training.losses import total_loss
 from models import ENTRIES as OWN
-from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output
+from models.contract import MODALITIES, Dimensions, Head, ModelEntry, Output
+from models.layers import EncoderLayer
+from models.ragged import Group
 
 ENTRIES = (*OWN, *BASELINES)
 every_model = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
@@ -25,6 +33,20 @@ coupled = pytest.mark.parametrize(
 )
 
 MIXED = (*PATTERNS, "ehr", "ehr+cxr+note", "ehr+note")
+HEADS = (
+    Head(1, "binary", "ehr"),
+    Head(25, "multilabel", "ehr"),
+    Head(14, "multilabel", "cxr"),
+    Head(9, "multiclass", "note"),
+)
+STORED = Dimensions(
+    width=16, layers=2, dropout=0.0, note_features=NOTE_WIDTH, film=32, patch=16, hours=6, note_tokens=4
+)
+"""Sizes for the prepared data set, some of whose series and texts are longer."""
+
+
+def name_of(head: Head) -> str:
+    return f"{head.kind}-{head.primary}"
 
 
 def build(
@@ -45,54 +67,69 @@ def build(
     return randomise(entry.build(dims, heads, config).to(dtype), seed).eval()
 
 
-def loss_of(model: nn.Module, output: Output, labels: Tensor) -> Tensor:
-    """Prediction loss of a binary or multilabel head without masked labels, plus the weighted auxiliary terms."""
-    bce = nn.functional.binary_cross_entropy_with_logits
-    loss = bce(output.logits, labels)
-    if output.readouts:
-        parts = [
-            (readout.weight * bce(readout.logits, labels[readout.rows], reduction="none").sum(1)).sum()
-            for readout in output.readouts
-        ]
-        loss = torch.stack(parts).sum() / labels.numel()
-    return loss + sum(model.aux_weights[name] * value for name, value in output.aux.items())
+def loss_of(model: nn.Module, output: Output, y: Tensor, kind: str = "binary", known: Tensor | None = None) -> Tensor:
+    """The loss of training; all labels known by default."""
+    known = torch.ones_like(y, dtype=torch.bool) if known is None else known
+    return total_loss(kind, output, Labels(y, known), getattr(model, "aux_weights", {}), 1.0)
 
 
-def pack(present: Tensor, hours: Tensor, series: Tensor, films: Tensor, tokens: Tensor, notes: Tensor) -> Batch:
-    """A batch from padded tensors, in which everything that is absent or padding holds filler."""
-    samples = [
-        Sample(
-            ehr=series[i, : hours[i]] if present[i, 0] else None,
-            cxr=films[i] if present[i, 1] else None,
-            note=notes[i, : tokens[i]] if present[i, 2] else None,
-        )
-        for i in range(len(present))
-    ]
-    return collate(samples)
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float | None], BatchSource]:
+    """Batch sources over equal data sets, but for what no sample of a task may see: it is `filler`, unless None."""
+
+    @functools.cache
+    def source(task: str, filler: float | None) -> BatchSource:
+        folder = write_prepared(tmp_path_factory.mktemp("prepared") / "data", (task,), size=60)
+        if filler is not None:
+            overwrite_unseen(folder, task, STORED, filler)
+        data = PreparedData.open(folder)
+        return BatchSource(data, data.task(task), "train", STORED, ENCODER, 0, torch.device("cpu"))
+
+    return source
+
+
+def contents(source: BatchSource) -> tuple[np.ndarray, ...]:
+    return source.data.series.values, source.data.tails, source.data.films, source.notes.values
 
 
 @every_model
 @pytest.mark.parametrize("filler", [0.0, 1e4])
-def test_absent_content_and_padding_never_change_an_output(entry, filler):
-    generator = torch.Generator().manual_seed(3)
-    present = torch.tensor([[name in pattern.split("+") for name in MODALITIES] for pattern in MIXED])
-    size, outputs = len(present), []
-    hours = torch.randint(1, SMALL.hours + 1, (size,), generator=generator)
-    tokens = torch.randint(1, SMALL.note_tokens + 1, (size,), generator=generator)
-    for extra, fill in ((0, torch.nan), (2, filler)):  # more padding and another filler the second time
-        content = torch.Generator().manual_seed(4)
-        series = torch.randn(size, SMALL.hours, SMALL.series_features, generator=content, dtype=torch.float64)
-        films = torch.rand(size, SMALL.film, SMALL.film, generator=content, dtype=torch.float64)
-        notes = torch.randn(size, SMALL.note_tokens, SMALL.note_features, generator=content, dtype=torch.float64)
-        series = nn.functional.pad(series, (0, 0, 0, extra), value=fill)
-        notes = nn.functional.pad(notes, (0, 0, 0, extra), value=fill)
-        films[~present[:, 1]] = fill
-        for i in range(size):
-            series[i, hours[i] * present[i, 0] :] = fill
-            notes[i, tokens[i] * present[i, 2] :] = fill
-        outputs.append(build(entry)(pack(present, hours, series, films, tokens, notes)))
-    assert outputs[0].logits.isfinite().all()
-    assert torch.equal(outputs[0].logits, outputs[1].logits)
+@pytest.mark.parametrize("task", ["ihm", "dia"])
+def test_stored_content_that_a_sample_must_not_see_changes_no_output(entry, task, filler, stores):
+    source, other = stores(task, None), stores(task, filler)
+    for ours, theirs in zip(contents(source), contents(other), strict=True):
+        seen_by_all = task == "dia" and ours is source.data.films
+        assert np.array_equal(ours, theirs) == seen_by_all
+    head = Head(len(source.task.classes) if task == "dia" else 1, source.task.task.kind, source.task.task.primary)
+    model = build(entry, heads=(head,), dims=STORED, dtype=torch.float32)
+    logits, expected = (model(each.batch(np.arange(len(each))).inputs).logits for each in (other, source))
+    assert expected.isfinite().all()
+    assert torch.equal(logits, expected)
+
+
+@every_model
+def test_what_fills_up_a_group_of_sequences_changes_neither_output_nor_gradient(entry, monkeypatch):
+    plain, batch_of = Group.pad, functools.partial(make_batch, MIXED, seed=5)
+    filled = []
+
+    def pad(group: Group, values: Tensor) -> Tensor:
+        padded = plain(group, values)
+        if group.allowed is None:
+            return padded
+        filled.append(int((~group.allowed).sum()))
+        return padded.masked_fill(~group.allowed[..., None], 1e4)
+
+    results = []
+    for how in (plain, pad):
+        monkeypatch.setattr(Group, "pad", how)
+        model = build(entry)
+        batch, y = batch_of()
+        output = model(batch)
+        loss_of(model, output, y).backward()
+        results.append([output.logits.detach(), *(parameter.grad for parameter in model.parameters())])
+    assert sum(filled) > 0 or not any(isinstance(module, EncoderLayer) for module in model.modules())
+    for value, expected in zip(*results, strict=True):
+        assert (value is None and expected is None) or torch.equal(value, expected)
 
 
 @uncoupled
@@ -159,6 +196,24 @@ def test_present_content_matters(entry, pattern):
 
 
 @every_model
+@pytest.mark.parametrize("head", HEADS, ids=name_of)
+def test_masked_labels_change_neither_loss_nor_gradient(entry, head):
+    patterns = [pattern for pattern in MIXED if head.primary in pattern.split("+")]
+    batch, y = make_batch(patterns, head=head)
+    known = torch.rand(y.shape, generator=torch.Generator().manual_seed(2)) < 0.6
+    known[0] = False
+    assert known.any()
+    other = (y + 1) % head.classes if head.kind == "multiclass" else 1 - y
+    results = []
+    for labels in (y, torch.where(known, y, other), torch.where(known, other, y)):  # the last one is no trivial case
+        model = build(entry, heads=(head,))
+        loss = loss_of(model, model(batch), labels, head.kind, known)
+        results.append([loss, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)])
+    assert all(a is None or torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
+    assert results[2][0] != results[0][0]
+
+
+@every_model
 def test_same_seed_same_losses(entry):
     dims = dataclasses.replace(SMALL, dropout=0.1)
 
@@ -184,7 +239,7 @@ def test_learns_64_samples_by_heart(entry):
     samples = make_samples((PATTERNS * 10)[:64], dtype=torch.float32)
     labels = make_labels(BINARY, 64, dtype=torch.float32)
     batch = collate(samples)
-    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     loss = math.inf
     for step in range(300):
         output = model(batch)
@@ -199,30 +254,22 @@ def test_learns_64_samples_by_heart(entry):
 
 
 @every_model
-@pytest.mark.parametrize(
-    "head",
-    [
-        Head(1, "binary", "ehr"),
-        Head(25, "multilabel", "ehr"),
-        Head(14, "multilabel", "cxr"),
-        Head(9, "multiclass", "note"),
-    ],
-    ids=lambda head: f"{head.kind}-{head.primary}",
-)
-def test_logits_fit_the_head(entry, head):
+@pytest.mark.parametrize("head", HEADS, ids=name_of)
+def test_logits_fit_the_head_and_the_loss_is_the_one_written_out(entry, head):
     patterns = [pattern for pattern in MIXED if head.primary in pattern.split("+")]
     batch, labels = make_batch(patterns, head=head)
     output = build(entry, heads=(head,)).train()(batch)
     assert output.logits.shape == (len(patterns), head.classes)
     assert all(value.shape == () for value in output.aux.values())
     assert build(entry, heads=(head,))(batch).aux == {}
+    logits, y = output.logits.detach().numpy(), labels.numpy()
     if head.kind == "multiclass":
-        return
-    logits = output.logits.detach().numpy()
-    probability = 1 / (1 + np.exp(-logits))
-    y = labels.numpy()
-    by_hand = -(y * np.log(probability) + (1 - y) * np.log1p(-probability)).mean()
-    assert loss_of(nn.Module(), Output(output.logits), labels).item() == pytest.approx(by_hand, abs=1e-10)
+        chance = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        by_hand = -np.log(chance[np.arange(len(y)), y]).mean()
+    else:
+        chance = 1 / (1 + np.exp(-logits))
+        by_hand = -(y * np.log(chance) + (1 - y) * np.log1p(-chance)).mean()
+    assert loss_of(nn.Module(), Output(output.logits), labels, head.kind).item() == pytest.approx(by_hand, rel=1e-5)
 
 
 @every_model

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.contract import Dimensions, Films, Layout, Packed
-from models.embeddings import IMAGENET_MEAN, IMAGENET_STD, FilmEmbedding, UnimodalEmbeddings, count_parameters
+from models.contract import Dimensions, Films, Layout, Packed, count_parameters
+from models.embeddings import IMAGENET_MEAN, IMAGENET_STD, FilmEmbedding, UnimodalEmbeddings
 from models.layers import ClsEncoder, EncoderLayer
-from models.ragged import first_tokens, grouping, join, last_tokens, positions, repeat_token, to_rows
+from models.ragged import first_tokens, grouping, join, positions, repeat_token
 
 CPU = torch.device("cpu")
 lengths_lists = st.lists(st.integers(1, 200), min_size=1, max_size=9)
@@ -37,7 +37,9 @@ def test_equal_lengths_need_no_padding_and_long_tails_open_new_groups() -> None:
     equal = grouping(Layout((48,) * 32, tuple(range(32))), CPU)
     assert len(equal.groups) == 1
     assert equal.groups[0].index is None
-    assert len(grouping(Layout((512, 510, 40, 30, 20), tuple(range(5))), CPU).groups) == 2
+    ragged = Layout((512, 510, 40, 30, 20), tuple(range(5)))
+    assert len(grouping(ragged, CPU).groups) == 2
+    assert len(grouping(ragged, torch.device("meta")).groups) == 1  # where launches cost more than padding
 
 
 @pytest.mark.parametrize("lengths", [(1,), (5, 5, 5), (300, 7, 150, 149, 1, 90)])
@@ -64,7 +66,8 @@ def test_layer_equals_torch_reference_on_every_sequence(lengths: tuple[int, ...]
 
 def test_reading_a_few_tokens_equals_the_full_layer_there_in_value_and_gradient() -> None:
     layer, packed = EncoderLayer(8, 2, dropout=0.0).double(), _packed((40, 3, 170, 1), 8)
-    readers = torch.stack([first_tokens(packed.layout, CPU), last_tokens(packed.layout, CPU)], 1)
+    first = first_tokens(packed.layout, CPU)
+    readers = torch.stack([first, first + torch.tensor(packed.layout.lengths) - 1], 1)
     full = layer(packed).values[readers]
     full.pow(2).sum().backward()
     gradients = [parameter.grad.clone() for parameter in layer.parameters()]
@@ -86,9 +89,7 @@ def test_join_orders_by_row_then_part_and_knows_where_everything_went() -> None:
         assert torch.equal(joined.packed.values[where], part.values)
 
 
-def test_vectors_go_back_to_their_rows() -> None:
-    vectors = torch.tensor([[1.0], [2.0]])
-    assert to_rows(vectors, (2, 0), 4)[:, 0].tolist() == [2, 0, 1, 0]
+def test_positions_count_within_each_sequence() -> None:
     assert positions(Layout((2, 3), (0, 1)), CPU).tolist() == [0, 1, 0, 1, 2]
 
 
@@ -113,6 +114,12 @@ def test_grey_patches_equal_a_convolution_over_three_normalised_channels() -> No
 def test_embedding_layers_have_the_published_size() -> None:
     assert count_parameters(UnimodalEmbeddings(Dimensions())) == 362_880
     assert count_parameters(EncoderLayer(128, 2, 0.1)) == 198_272
+
+
+@pytest.mark.parametrize(("name", "value"), [("width", 0), ("layers", 0), ("heads", -1), ("dropout", 1.0), ("film", 0)])
+def test_bad_dimensions_are_refused_with_their_value(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} {value}; "):
+        Dimensions(**{name: value})
 
 
 def test_bad_layouts_are_refused() -> None:

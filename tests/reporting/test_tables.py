@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from benchmark.errors import UserError
-from benchmark.reporting.formats import latex_text, to_csv, to_latex, to_markdown, write_tables
-from benchmark.reporting.published import published
+from benchmark.published import published, published_results
+from benchmark.reporting.formats import latex_text, to_csv, to_latex, to_markdown, to_screen, write_tables
 from benchmark.reporting.tables import build_table
 from benchmark.runs.collect import collect
 from benchmark.runs.groups import choose, groups
@@ -30,8 +32,9 @@ def write_run(out: Path, model: str, seed: int, metrics: dict | None, **changes)
         "format": 1,
         "run": run,
         "status": "failed" if metrics is None else "done",
-        "model": {"name": model, "title": TITLES[model]},
-        "job": {"tasks": tasks, "seed": seed},
+        "model": {"name": model, "title": TITLES[model], "multitask": model == "flexcare"},
+        "job": {"tasks": tasks, "seed": seed, "epochs": 25 if model == "flexcare" else 40},
+        "environment": {"device": changes.get("device", "cpu")},
         "variant": variant,
         "group": group,
         "data": {"name": "toy 5% cohort", "fingerprint": "f", "simulated": simulated, "samples": {}},
@@ -40,7 +43,10 @@ def write_run(out: Path, model: str, seed: int, metrics: dict | None, **changes)
         "code": {"version": "c" * 64, "commit": None},
         "finished": changes.get("finished", "2030-01-01T00:00:00+00:00"),
         "metrics": metrics or {},
-        "info": {"ceiling": {"ihm": {"auroc": 0.95, "auprc": 0.7}} if simulated else {}},
+        "info": {
+            "ceiling": {"ihm": {"auroc": 0.95, "auprc": 0.7}} if simulated else {},
+            "permutation_spread": changes.get("spread", {}),
+        },
     }
     (folder / "run.json").write_text(json.dumps(record))
 
@@ -78,16 +84,17 @@ def test_means_sample_deviations_and_ranks(out):
 
 MARKDOWN = """\
 **SIMULATED DATA. Test results on toy 5% cohort, protocol quick: \
-mean (sample standard deviation) over 3 seeds (1, 2, 3); note encoder tiny\\_bert. \
+mean (sample standard deviation) over 3 seeds (1, 2, 3); \
+25 epochs for models trained on all tasks, 40 for the others; note encoder tiny\\_bert. \
 Best in bold, second best underlined. \
-Ceiling: the true outcome probabilities scored on the same samples.**
+Ceiling: the true outcome probabilities scored on the same samples (-: none is known).**
 
 | task   | metric   | MedFuse             | MT           | FlexCare          | ceiling   |
 |--------|----------|---------------------|--------------|-------------------|-----------|
 | IHM    | AUROC    | <u>.8200</u> (.020) | <u>.8200</u> | **.8700** (.020)  | .9500     |
 |        | AUPRC    | **.5000** (.000)    | n.a.         | **.5000** (.000)  | .7000     |
-| PHE    | maAUROC  | -                   | -            | .7000 (.000)      | n.a.      |
-|        | miAUROC  | -                   | -            | .8000 (.000)      | n.a.      |
+| PHE    | maAUROC  | -                   | -            | .7000 (.000)      | -         |
+|        | miAUROC  | -                   | -            | .8000 (.000)      | -         |
 
 MT has 1 of 3 seeds on IHM.
 
@@ -101,18 +108,19 @@ n.a.: not defined on these test samples, where a class is absent (IHM AUPRC).
 LATEX = r"""% needs \usepackage{booktabs}
 \begin{table*}[t]
 \centering
-\small
+\footnotesize
+\setlength{\tabcolsep}{3pt}
 \caption{CAPTION}
-\label{tab:results}
-\begin{tabular}{llll}
+\label{tab:results-aaaa11112222}
+\begin{tabular}{llcc}
 \toprule
- task   & metric   & MedFuse                       & New\_Model             \\
+task & metric & MedFuse & New\_Model \\
 \midrule
- IHM    & AUROC    & \underline{.8100} (.014) & \textbf{.8500} (.014) \\
-        & AUPRC    & \textbf{.5000} (.000)    & \textbf{.5000} (.000) \\
+IHM & AUROC & \underline{.8100} (.014) & \textbf{.8500} (.014) \\
+ & AUPRC & \textbf{.5000} (.000) & \textbf{.5000} (.000) \\
 \addlinespace
- PHE    & maAUROC  & .7000 (.000)             & -                      \\
-        & miAUROC  & .8000 (.000)             & -                      \\
+PHE & maAUROC & .7000 (.000) & - \\
+ & miAUROC & .8000 (.000) & - \\
 \bottomrule
 \end{tabular}
 \end{table*}
@@ -121,7 +129,7 @@ LATEX = r"""% needs \usepackage{booktabs}
 
 LATEX_CAPTION = (
     r"Test results on toy 5\% cohort, protocol quick: mean (sample standard deviation) over 2 seeds (1, 2); "
-    r"note encoder tiny\_bert. Best in bold, second best underlined. -: no finished run."
+    r"40 epochs; note encoder tiny\_bert. Best in bold, second best underlined. -: no finished run."
 )
 
 
@@ -144,9 +152,10 @@ def test_latex(tmp_path):
         write_run(tmp_path, "medfuse", seed, medfuse, simulated=False)
         write_run(tmp_path, "zz_new", seed, ihm(auroc + 0.04), simulated=False)
     table = table_of(tmp_path)
-    assert squeezed(to_latex(table)) == squeezed(LATEX.replace("CAPTION", LATEX_CAPTION))
+    assert to_latex(table) == LATEX.replace("CAPTION", LATEX_CAPTION)
     body = [line for line in to_latex(table).splitlines() if line.endswith(r"\\")]
     assert {line.count("&") - line.count(r"\&") for line in body} == {3}, "as many cells in each row as columns"
+    assert "& $-$.0672 &" in to_latex(table_of(tmp_path, published_results())), "a minus sign, not a hyphen"
 
 
 def test_csv_is_tidy_exact_and_names_simulated_data(out):
@@ -161,12 +170,67 @@ def test_csv_is_tidy_exact_and_names_simulated_data(out):
 
 
 def test_published_figures_stand_beside_with_the_difference(out):
-    text = to_markdown(table_of(out, published()))
+    text = to_markdown(table_of(out, published_results()))
     lines = [squeezed(line) for line in text.splitlines()]
     at = next(i for i, line in enumerate(lines) if line.startswith("| IHM"))
     assert lines[at + 1] == "| | - paper | .8772 (.003) | .8726 (.002) | .8823 (.002) | |"
     assert lines[at + 2] == "| | - difference | -.0572 | -.0526 | -.0123 | |"
     assert "a difference from simulated data measures nothing" in text
+    phe = next(i for i, line in enumerate(lines) if line.startswith("| PHE"))
+    assert lines[phe + 1].startswith("| | - paper | | | .8393 (.005)")
+    assert "Table 5" not in text
+
+
+def test_the_paper_stands_beside_only_where_it_has_figures(tmp_path):
+    for model in ("medfuse", "zz_new"):
+        write_run(tmp_path, model, 1, {"drg": {"macro_f1": 0.2, "micro_f1": 0.5}}, simulated=False)
+    text = squeezed(to_markdown(table_of(tmp_path, published_results())))
+    assert "| | - paper | .2149 | |" in text, "the paper gives no deviation there"
+    assert "| | - difference | +.0633 | |" in text
+    assert "figures for DRG are those of its Table 5 with all labels" in text
+    own = tmp_path / "own"
+    write_run(own, "zz_new", 1, ihm(0.8))
+    text = to_markdown(table_of(own, published_results()))
+    assert "- paper" not in text
+    assert "The paper has no figures for these models and tasks." in text
+
+
+@pytest.mark.parametrize(("width", "blocks"), [(59, 1), (58, 2), (30, 4)])
+def test_the_table_fits_the_terminal(out, width, blocks):
+    for model in ("medfuse", "mt", "flexcare"):
+        write_run(out, model, 7, {"dec": {"auroc": 0.9, "auprc": 0.1}})
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(to_screen(table_of(out), width=console.width))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in console.file.getvalue()
+    heads = [line.split()[2:] for line in lines if line.split()[:2] == ["task", "metric"]]
+    assert [name for head in heads for name in head] == ["MedFuse", "MT", "FlexCare", "ceiling"]
+    assert len(heads) == blocks
+    rows = [line.split()[2:] for line in lines if line.split()[:2] == ["IHM", "AUROC"]]
+    assert [figure for row in rows for figure in row] == [".8200", "(.020)", ".8200", ".8700", "(.020)", ".9500"]
+
+
+def test_notes_tell_of_mixed_devices_and_of_models_that_couple_samples(out):
+    spread = {"ihm": {"auroc": {"mean": 0.8, "std": 0.001}, "auprc": {"mean": 0.5, "std": 0.9}}}
+    write_run(out, "mt", 3, ihm(0.8), device="cuda", spread=spread)
+    write_run(out, "mt", 4, ihm(0.8), spread={"ihm": {"auroc": {"mean": 0.8, "std": 0.002}}})
+    notes = table_of(out).notes
+    assert "different devices, whose numbers differ in the last digits: 8 on cpu, 1 on cuda." in " ".join(notes)
+    (note,) = [note for note in notes if "predictions depend" in note]
+    assert note.startswith("MT's predictions depend on how evaluation batches are composed")
+    assert note.endswith("mean over seeds: IHM AUROC .0015.")
+
+
+def test_broken_plan_files_are_left_out_with_a_warning(out):
+    (out / "plans").mkdir()
+    for name, text in (("half", '{"group": '), ("list", "[]"), ("other", '{"group": "g", "jobs": []}')):
+        (out / "plans" / f"{name}.json").write_text(text)
+    with pytest.warns(UserWarning) as caught:
+        table = table_of(out)
+    assert table.columns == ORDER
+    for name in ("half", "list", "other"):
+        assert any(f"{name}.json is left out" in str(warning.message) for warning in caught)
 
 
 def test_runs_of_different_data_protocol_or_code_are_never_mixed(out):
@@ -205,6 +269,9 @@ def test_a_broken_run_file_is_named(out):
     next(out.glob("runs/*/run.json")).write_text('{"format": 1, "run"')
     with pytest.raises(UserError, match=r"cannot read .*run\.json.*delete its folder"):
         collect(out)
+    next(out.glob("runs/*/run.json")).write_text('{"format": 1, "run": "r"}')
+    with pytest.raises(UserError, match=r"run\.json is damaged \('status'\).*delete its folder"):
+        collect(out)
 
 
 def test_files_are_written_for_every_format(out, tmp_path):
@@ -213,11 +280,16 @@ def test_files_are_written_for_every_format(out, tmp_path):
         f"table3-quick-aaaa11112222{suffix}" for suffix in (".md", ".tex", ".csv")
     }
     assert len(list((tmp_path / "tables").iterdir())) == 3
+    kept = {path: path.read_text() for path in paths.values()}
+    write_tables(table_of(out), tmp_path / "tables", all_metrics=True)
+    assert len(list((tmp_path / "tables").iterdir())) == 6
+    assert {path: path.read_text() for path in kept} == kept, "a table of all metrics leaves the plain one alone"
 
 
 def test_latex_text_leaves_no_special_character_alone():
-    assert latex_text("a&b%c$d#e_f{g}h~i^j\\") == (
+    assert latex_text("a&b%c$d#e_f{g}h~i^j\\<>|") == (
         r"a\&b\%c\$d\#e\_f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}"
+        r"\textless{}\textgreater{}\textbar{}"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from harness_fakes import write_data
 
@@ -69,6 +71,36 @@ def test_command_line_wins_over_file_and_file_over_protocol(tmp_path):
     assert config.model_options["flexcare"].experts == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        ({"seeds": ""}, "seeds: none is named. Allowed: whole numbers from 0 to 4294967295"),
+        ({"seeds": "-1"}, "seeds: -1 is no seed. Allowed: whole numbers from 0"),
+        ({"models": ","}, "models: none is named. Allowed: names with commas between, or all"),
+    ],
+)
+def test_lists_that_cannot_be_meant(options, refusal):
+    with pytest.raises(UserError) as caught:
+        resolve(options)
+    assert str(caught.value).startswith(refusal)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tasks": []}, r"tasks: .*found \[\]"),
+        ({"tasks": {"ihm": {"samples": {"train": "many", "val": 1, "test": 1}}}}, "tasks.ihm.samples.train: .*'many'"),
+        ({"modalities": None}, "modalities: "),
+        ({"fingerprint": 3}, "fingerprint: "),
+    ],
+)
+def test_a_damaged_manifest_is_refused(tmp_path, changes, reason):
+    file = write_data(tmp_path / "data") / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(UserError, match=rf"manifest\.json is damaged \({reason}.*prepare the data set again"):
+        resolve({"data": str(file.parent)})
+
+
 def test_defaults(tmp_path):
     assert resolve({}).protocol.name == "quick"
     config = resolve({"data": str(write_data(tmp_path / "data"))})
@@ -110,7 +142,13 @@ def test_a_protocol_file_can_build_upon_another_but_not_upon_itself(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("- a\n- b", "holds a list"), ("a: 1\na: 2", "'a' is given twice"), ("a: [1", "not valid YAML")],
+    [
+        ("- a\n- b", "holds a list"),
+        ("a: 1\na: 2", "'a' is given twice"),
+        ("a: [1", "not valid YAML"),
+        ("a: {2024-01-01: 1}", "'2024-01-01' is read as a date; allowed are texts"),
+        ("no: 1", "is read as a bool"),
+    ],
 )
 def test_yaml_that_cannot_be_meant(tmp_path, text, reason):
     file = tmp_path / "bad.yaml"

@@ -160,7 +160,6 @@ from functools import partial
 from pathlib import Path
 from harness_fakes import config_for, slow_fake_train
 from benchmark.runs.execute import execute
-from benchmark.runs.execute import execute
 from benchmark.runs.executors import ProcessPool
 from benchmark.runs.launch import launch
 from benchmark.runs.plan import make_plan

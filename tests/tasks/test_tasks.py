@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.tasks import TASKS, dec, dia, drg, los, phe, rea
+from benchmark.tasks import TASKS, dec, dia, drg, ihm, los, phe, rea
 from benchmark.tasks.draw import draw_hour, first_hour, last_hour
 
 NAN = float("nan")
@@ -57,6 +57,12 @@ def test_draws_are_even_and_independent_between_tasks():
     assert abs(np.corrcoef(hours)[0, 1]) < 0.03
 
 
+def test_mortality_window_forgives_rounding_alone():
+    lengths = [48.0 - 1e-9, 48.0 - 9e-7, 48.0 - 1e-5]
+    stays = pd.DataFrame({"stay_id": [1, 2, 3], "los_hours": lengths, "first_event": 0.0, "died_in_hospital": True})
+    assert ihm.samples(stays).stay_id.tolist() == [1, 2]
+
+
 def test_decompensation_horizon_is_exclusive():
     stays = pd.DataFrame({"stay_id": [1, 1], "los_hours": [5.0, 5.0], "first_event": [0.0, 0.0]})
     table = dec.samples(stays.assign(death_hour=[29.0, 28.999]))
@@ -80,6 +86,7 @@ def test_readmission_drops_deaths_in_the_unit():
     stays = stays.assign(stay_id=range(5), los_hours=9.0, first_event=0.1)
     table = rea.samples(stays)
     assert table[["stay_id", "y0"]].values.tolist() == [[0, 0], [1, 1], [2, 1], [3, 1]]
+    assert table[list(rea.COMPONENTS)].values.tolist() == [row[:3] for row in rows]
 
 
 @pytest.mark.parametrize(("value", "label"), [(1.0, 1.0), (0.0, 0.0), (-1.0, NAN), (NAN, NAN)])

@@ -13,7 +13,7 @@ from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
 from benchmark.data.dataset import PreparedData
 from benchmark.errors import UserError
 from benchmark.registry import models
-from benchmark.training import TrainingPlan, train
+from benchmark.training import TrainingPlan, ceiling, train
 from benchmark.training.predict import _coupled_chunks
 from models.contract import Dimensions
 
@@ -63,6 +63,9 @@ def test_training_learns_and_keeps_the_best_epoch(data: PreparedData) -> None:
     scores = history["val_auroc"] + history["val_auprc"]
     assert result.info["best_epoch"] == scores.idxmax() + 1
     assert list(history["learning_rate"].unique()) == [3e-3]
+    assert result.info["selected_by"] == "validation metrics"
+    trained = 12 * 48  # of 63 training samples, in full batches of 16
+    assert result.info["training_samples_per_second"] == pytest.approx(trained / history["seconds"].sum())
 
 
 def test_a_multitask_model_with_one_task_is_the_single_task_model(data: PreparedData) -> None:
@@ -79,12 +82,35 @@ def test_predictions_carry_what_later_analyses_need(data: PreparedData) -> None:
     np.testing.assert_array_equal(frame[[f"y{c}" for c in range(14)]].to_numpy(np.float32), test.labels)
 
 
+def test_scalar_diagnostics_of_the_test_batches_are_kept(data: PreparedData) -> None:
+    diagnostics = train(_plan("m3care", ("dia",), epochs=1), data, CPU).info["diagnostics"]
+    assert list(diagnostics) == ["dia"]
+    assert list(diagnostics["dia"]) == ["graph_density"]
+    assert 0 <= diagnostics["dia"]["graph_density"] <= 1
+    assert train(_plan("mt", ("dia",), epochs=1), data, CPU).info["diagnostics"] == {}
+
+
+def test_the_ceiling_scores_the_truth_but_knows_none_of_macro_f1(tmp_path: Path) -> None:
+    data = PreparedData.open(write_prepared(tmp_path / "data", ("ihm", "los"), size=60))
+    assert ceiling(data, data.task("ihm")) == {}
+    (data.folder / "truth").mkdir()
+    for name in ("ihm", "los"):
+        samples = data.task(name).partitions["test"]
+        classes = len(data.task(name).classes) if name == "los" else 1
+        truth = np.eye(classes)[samples.labels[:, 0].astype(int)] if name == "los" else samples.labels
+        frame = pd.DataFrame({"sample": samples.sample} | {f"p{c}": truth[:, c] for c in range(classes)})
+        frame.to_parquet(data.folder / "truth" / f"{name}.parquet")
+    assert ceiling(data, data.task("ihm")) == dict.fromkeys(data.task("ihm").task.metrics, 1.0)
+    assert ceiling(data, data.task("los")) == {"micro_f1": 1.0}
+
+
 def test_coupled_evaluation_fills_the_last_batch_and_scores_each_sample_once() -> None:
     chunks = _coupled_chunks(70, 32, 0)
     assert [len(chosen) for chosen, _ in chunks] == [32, 32, 32]
     assert sorted(np.concatenate([chosen[:fresh] for chosen, fresh in chunks])) == list(range(70))
     assert np.array_equal(chunks[2][0][6:], np.concatenate([chosen for chosen, _ in chunks])[:26])
-    assert [len(chosen) for chosen, _ in _coupled_chunks(3, 8, 0)] == [8]
+    ((alone, fresh),) = _coupled_chunks(3, 8, 0)  # a partition smaller than a batch is not filled up
+    assert (sorted(alone), fresh) == ([0, 1, 2], 3)
 
 
 def test_an_empty_partition_is_named(tmp_path: Path) -> None:
