@@ -122,7 +122,7 @@ ENTRY = ModelEntry(
     title="FlexCare",
     config=FlexCareConfig,
     build=FlexCare,
-    paper="Xu et al. FlexCare: Leveraging Cross-Task Synergy for Flexible Multimodal Healthcare Prediction. KDD 2024.",
+    paper="Xu et al., FlexCare: Leveraging Cross-Task Synergy for Flexible Multimodal Healthcare Prediction, KDD 2024",
     multitask=True,
 )
 

@@ -202,7 +202,7 @@ def _encode_all(
     ordered = sorted(tokens, key=lambda digest: (lengths[digest], digest))
     model: Any = None
     done = 0
-    notify("notes", 0, len(ordered))
+    notify("note embeddings", 0, len(ordered))
     for digests in _grouped(ordered, lengths, _CHUNK_TOKENS):
         mark = partial / _MARKS / hashlib.sha256("\n".join(digests).encode()).hexdigest()[:32]
         if not mark.exists():
@@ -216,7 +216,7 @@ def _encode_all(
             writer.close()
             mark.touch()
         done += len(digests)
-        notify("notes", done, len(ordered))
+        notify("note embeddings", done, len(ordered))
 
 
 def _grouped(digests: list[str], lengths: dict[str, int], budget: int) -> list[list[str]]:
