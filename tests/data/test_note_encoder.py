@@ -149,7 +149,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(checkpoint, tmp_path, monke
     assert not [path for path in (root / "notes" / "embeddings").iterdir() if not path.name.startswith(".")]
     calls = []
     resumed = run(root, checkpoint, progress=lambda *call: calls.append(call))
-    assert encoded == [1, 1, 0, 1, 1] and calls[-1] == ("notes", 4, 4)
+    assert encoded == [1, 1, 0, 1, 1] and calls[-1] == ("note embeddings", 4, 4)
     assert len(list((root / "notes" / "embeddings").iterdir())) == 1  # chunks are gone
     np.testing.assert_array_equal(resumed.values, run(data_dir(tmp_path / "fresh"), checkpoint).values)
 
