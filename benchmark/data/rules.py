@@ -1,0 +1,425 @@
+"""The rules that turn raw files into samples, and the two profiles that choose among them.
+
+Wherever the pipeline that was published with FlexCare does something that changes labels or inputs and should not be
+done, there is a switch. The profile `ref` sets all switches to what that pipeline does when it is run, `fix` (the
+default) to what is recommended; each switch can also be set alone. `SWITCHES` is the only list of them: the command
+line, the manifest of a data set and the table in the documentation are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Literal
+
+from benchmark.errors import UserError
+from benchmark.suggest import unknown
+
+PROFILES = ("fix", "ref")
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One rule with its possible settings.
+
+    Attributes:
+        name: as typed. about: what it decides. fix, ref: its setting in the two profiles.
+        settings: what each setting does.
+    """
+
+    name: str
+    about: str
+    fix: str
+    ref: str
+    settings: Mapping[str, str]
+
+
+def _switch(name: str, about: str, fix: str, ref: str, **settings: str) -> Switch:
+    return Switch(name, about, fix, ref, MappingProxyType(settings))
+
+
+SWITCHES: tuple[Switch, ...] = (
+    # Stays and labels
+    _switch(
+        "count_stays",
+        "When stays of an admission are counted to keep admissions with one stay",
+        "after_transfers",
+        "after_transfers",
+        after_transfers="after stays with a change of unit were taken out",
+        before_transfers="before that, so that a second stay always rules an admission out",
+    ),
+    _switch(
+        "age",
+        "Age of a patient",
+        "at_admission",
+        "anchor",
+        at_admission="anchor age plus the years from the anchor year to ICU admission",
+        anchor="anchor age, whatever the year of the stay",
+    ),
+    _switch(
+        "death",
+        "Death in hospital and in the unit",
+        "recorded",
+        "by_timestamps",
+        recorded="in hospital: expire flag or a time of death; in the unit: not later than 6 h after ICU discharge",
+        by_timestamps="in hospital: time of death between admission and discharge; in the unit: time of death, or the "
+        "midnight that begins the day of death, within the ICU stay",
+    ),
+    _switch(
+        "readmission",
+        "The part of the REA label that is a return within 30 days of discharge",
+        "next_cohort_admission",
+        "published",
+        next_cohort_admission="the patient's next admission with a stay of the cohort, after discharge",
+        any_admission="the patient's next admission of any kind, after discharge",
+        published="the next admission with a stay of the cohort, even if it begins before discharge; death after "
+        "discharge from the midnight of its day, even if that lies before discharge",
+    ),
+    _switch(
+        "diagnoses",
+        "Which coded diagnoses count",
+        "as_coded",
+        "joined_with_dictionary",
+        as_coded="all, by code and ICD version",
+        joined_with_dictionary="those whose code is in the dictionary, in whatever version; a stay without any is "
+        "taken out of all tasks",
+    ),
+    _switch(
+        "icd10",
+        "ICD-10-CM codes of the 25 phenotypes",
+        "ccs",
+        "gem",
+        ccs="AHRQ's single-level CCS for ICD-10-CM, later codes by their longest known prefix",
+        gem="one code for each ICD-9 code: the last target of the forward equivalence mapping",
+    ),
+    _switch(
+        "hours",
+        "The hour of a stay at which LOS and DEC predict",
+        "hashed",
+        "shuffled",
+        hashed="drawn by a hash of task and stay",
+        shuffled="the first of each stay in one shuffle of all candidate hours",
+    ),
+    _switch(
+        "split",
+        "Partition of a patient",
+        "hashed",
+        "file_order",
+        hashed="by a hash of the patient number, seven to one to two; MIMIC-CXR patients without admission too",
+        file_order="by one shuffle over patients in the order of the admissions table; patients without admission are "
+        "in no partition and lose their samples",
+    ),
+    # Time series
+    _switch(
+        "items",
+        "Items that feed the channels",
+        "corrected",
+        "published",
+        corrected="blood and bedside items; capillary refill and the sum of the coma scale have sources",
+        published="with urine glucose and the pH of other fluids; no source of capillary refill and coma sum",
+    ),
+    _switch(
+        "events",
+        "Events that belong to a stay",
+        "inside_stay",
+        "published",
+        inside_stay="chart events of the stay and laboratory events of the patient from ICU admission to discharge",
+        published="events with an admission number of the cohort, those of the stay and the admission's laboratory "
+        "events; each task cuts them at its end",
+    ),
+    _switch(
+        "lab_time",
+        "When a laboratory value is known",
+        "drawn",
+        "drawn",
+        drawn="when the specimen was drawn",
+        stored="when the result was stored",
+    ),
+    _switch(
+        "values",
+        "Where a value is read",
+        "number",
+        "text",
+        number="the numeric column; coma scale and capillary refill from the text",
+        text="the text column, so that numbers behind a redacted text are lost",
+    ),
+    _switch(
+        "oxygen_fraction",
+        "Unit of the inspired oxygen fraction",
+        "by_range",
+        "always_divided",
+        by_range="fractions stay, percentages are divided by 100, other values are dropped",
+        always_divided="every value is divided by 100",
+    ),
+    _switch(
+        "temperature",
+        "Fahrenheit",
+        "by_item",
+        "above_79",
+        by_item="by item; a Celsius value of 79 or more is taken for Fahrenheit",
+        above_79="values of 79 or more are taken for Fahrenheit",
+    ),
+    _switch(
+        "height",
+        "Height in inches",
+        "by_item",
+        "unconverted",
+        by_item="converted to centimetres",
+        unconverted="taken as it is",
+    ),
+    _switch(
+        "saturation",
+        "Oxygen saturation of a blood gas",
+        "arterial",
+        "any_specimen",
+        arterial="only of a specimen that is named arterial",
+        any_specimen="of any specimen",
+    ),
+    _switch(
+        "outliers",
+        "Implausible values",
+        "bounds",
+        "kept",
+        bounds="dropped beyond wide bounds, clamped between these and narrower ones",
+        strict="dropped beyond narrow clinical bounds",
+        kept="kept",
+    ),
+    _switch(
+        "same_time",
+        "Several values of a channel at one time",
+        "stored_last",
+        "largest",
+        stored_last="the one stored last, then by the quality of the source",
+        largest="the largest; of heart rate, mean pressure and respiratory rate the last in alphabetical order",
+    ),
+    _switch(
+        "levels",
+        "The two spellings of a level of the coma scale",
+        "merged",
+        "as_written",
+        merged="share a column",
+        as_written="have a column each, and imputed normals use the older spelling",
+    ),
+    _switch(
+        "body_size",
+        "Height and weight charted before ICU admission",
+        "inside_stay",
+        "inside_stay",
+        inside_stay="are not used",
+        day_before="count as hour 0 if charted for the stay within the 24 hours before",
+    ),
+    _switch(
+        "statistics",
+        "Mean and standard deviation of the continuous channels",
+        "training",
+        "mimic3",
+        training="of observed hours of the training stays",
+        mimic3="the fixed figures of the MIMIC-III benchmark",
+    ),
+    # Films
+    _switch(
+        "views",
+        "Films that count as anterior-posterior",
+        "ap",
+        "ap",
+        ap="view position AP",
+        ap_or_coded="and films with a blank view position whose coded view is antero-posterior",
+    ),
+    _switch(
+        "film_window",
+        "Films that go with a stay",
+        "inside_stay",
+        "inside_stay",
+        inside_stay="taken in the ICU before the end of the input",
+        day_before="or in the 24 hours before ICU admission",
+    ),
+    _switch(
+        "film_choice",
+        "Which of several films of one moment (and, for DIA, of one study)",
+        "smallest_id",
+        "last_in_file",
+        smallest_id="the one with the smallest dicom_id",
+        last_in_file="the one that stands last in the metadata table",
+    ),
+    _switch(
+        "film_pixels",
+        "How films are shrunk to 256 pixels",
+        "once",
+        "twice",
+        once="in one antialiased step from the original",
+        twice="to a width of 512, compressed as JPEG once more, then to 256",
+    ),
+    _switch(
+        "film_cut",
+        "End of the ICU series that goes with a film of DIA",
+        "before",
+        "at",
+        before="events strictly before the film",
+        at="events up to the moment of the film",
+    ),
+    _switch(
+        "findings",
+        "Findings that a report does not mention",
+        "mask",
+        "mask",
+        mask="do not count",
+        zeros="are negative if the study has any label",
+    ),
+    _switch(
+        "unlabelled",
+        "Studies without any usable finding",
+        "drop",
+        "keep",
+        drop="are no samples",
+        keep="are samples whose labels are all masked",
+    ),
+    _switch(
+        "admission_start",
+        "Begin of an admission when a film or a note is looked up by time",
+        "admittime",
+        "admittime",
+        admittime="admission",
+        edregtime="registration in the emergency department, where there was one",
+    ),
+    # Notes and groups
+    _switch(
+        "sections",
+        "How sections of a discharge summary are found",
+        "by_headings",
+        "published",
+        by_headings="line by line by their headings; case and punctuation stay",
+        published="from and to fixed phrases anywhere in the lower-cased text; line ends and punctuation are deleted",
+    ),
+    _switch(
+        "note_source",
+        "The summary that holds a sample's history",
+        "same_admission",
+        "same_admission",
+        same_admission="that of the same admission, written at discharge",
+        previous_admission="the latest that was charted before the admission to the ICU (or before the film), so that "
+        "nothing of the stay can be in it",
+    ),
+    _switch(
+        "several_notes",
+        "Which of several summaries of an admission",
+        "latest",
+        "last_in_file",
+        latest="the latest by time, then by sequence number",
+        last_in_file="the one that stands last in the table",
+    ),
+    _switch(
+        "drg_classes",
+        "Classes of DRG",
+        "training",
+        "all_partitions",
+        training="the groups of training admissions; others count as errors",
+        all_partitions="the groups of all admissions",
+    ),
+)
+
+_BY_NAME = {switch.name: switch for switch in SWITCHES}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """One setting of every switch; the defaults are the profile `fix`."""
+
+    count_stays: Literal["after_transfers", "before_transfers"] = "after_transfers"
+    age: Literal["at_admission", "anchor"] = "at_admission"
+    death: Literal["recorded", "by_timestamps"] = "recorded"
+    readmission: Literal["next_cohort_admission", "any_admission", "published"] = "next_cohort_admission"
+    diagnoses: Literal["as_coded", "joined_with_dictionary"] = "as_coded"
+    icd10: Literal["ccs", "gem"] = "ccs"
+    hours: Literal["hashed", "shuffled"] = "hashed"
+    split: Literal["hashed", "file_order"] = "hashed"
+    items: Literal["corrected", "published"] = "corrected"
+    events: Literal["inside_stay", "published"] = "inside_stay"
+    lab_time: Literal["drawn", "stored"] = "drawn"
+    values: Literal["number", "text"] = "number"
+    oxygen_fraction: Literal["by_range", "always_divided"] = "by_range"
+    temperature: Literal["by_item", "above_79"] = "by_item"
+    height: Literal["by_item", "unconverted"] = "by_item"
+    saturation: Literal["arterial", "any_specimen"] = "arterial"
+    outliers: Literal["bounds", "strict", "kept"] = "bounds"
+    same_time: Literal["stored_last", "largest"] = "stored_last"
+    levels: Literal["merged", "as_written"] = "merged"
+    body_size: Literal["inside_stay", "day_before"] = "inside_stay"
+    statistics: Literal["training", "mimic3"] = "training"
+    views: Literal["ap", "ap_or_coded"] = "ap"
+    film_window: Literal["inside_stay", "day_before"] = "inside_stay"
+    film_choice: Literal["smallest_id", "last_in_file"] = "smallest_id"
+    film_pixels: Literal["once", "twice"] = "once"
+    film_cut: Literal["before", "at"] = "before"
+    findings: Literal["mask", "zeros"] = "mask"
+    unlabelled: Literal["drop", "keep"] = "drop"
+    admission_start: Literal["admittime", "edregtime"] = "admittime"
+    sections: Literal["by_headings", "published"] = "by_headings"
+    note_source: Literal["same_admission", "previous_admission"] = "same_admission"
+    several_notes: Literal["latest", "last_in_file"] = "latest"
+    drg_classes: Literal["training", "all_partitions"] = "training"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name))
+
+    @classmethod
+    def of_profile(cls, profile: str, settings: Sequence[str] = ()) -> Rules:
+        """The rules of a profile with some switches set differently.
+
+        Args:
+            profile: "fix" or "ref". settings: texts like "death=by_timestamps".
+
+        Raises:
+            UserError: an unknown profile, switch or setting, or a switch that is set twice.
+
+        >>> Rules.of_profile("ref", ["death=recorded"]).differences("ref")
+        {'death': 'recorded'}
+        """
+        if profile not in PROFILES:
+            raise UserError(unknown("profile", profile, list(PROFILES)))
+        chosen: dict[str, str] = {}
+        for setting in settings:
+            name, equals, value = setting.partition("=")
+            if not equals:
+                raise UserError(f"rule {setting!r}: write NAME=SETTING, e.g. death=by_timestamps")
+            _check(name, value)
+            if name in chosen:
+                raise UserError(f"rule {name} is set twice: {chosen[name]} and {value}")
+            chosen[name] = value
+        base = {switch.name: getattr(switch, profile) for switch in SWITCHES}
+        return cls(**base | chosen)
+
+    def differences(self, profile: str) -> dict[str, str]:
+        """The switches that are not set as in a profile."""
+        own = asdict(self)
+        return {switch.name: own[switch.name] for switch in SWITCHES if own[switch.name] != getattr(switch, profile)}
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile, with the switches that differ from it, e.g. "fix" or "ref, death=recorded".
+
+        >>> Rules().profile, Rules(outliers="strict").profile
+        ('fix', 'fix, outliers=strict')
+        """
+        nearest = min(PROFILES, key=lambda name: len(self.differences(name)))
+        changed = [f"{name}={value}" for name, value in self.differences(nearest).items()]
+        return ", ".join([nearest, *changed])
+
+
+def _check(name: str, value: str) -> None:
+    if name not in _BY_NAME:
+        raise UserError(unknown("rule", name, list(_BY_NAME)))
+    if value not in _BY_NAME[name].settings:
+        raise UserError(unknown(f"setting of rule {name}", value, list(_BY_NAME[name].settings)))
+
+
+def switch_table() -> str:
+    """All switches as a Markdown table: what each decides and what its settings do."""
+    lines = ["| switch | decides | fix | ref | further settings |", "|---|---|---|---|---|"]
+    for switch in SWITCHES:
+        described = {name: f"`{name}`: {text}" for name, text in switch.settings.items()}
+        ref = "the same" if switch.ref == switch.fix else described[switch.ref]
+        more = "; ".join(text for name, text in described.items() if name not in (switch.fix, switch.ref))
+        lines.append(f"| `{switch.name}` | {switch.about} | {described[switch.fix]} | {ref} | {more} |")
+    return "\n".join(lines) + "\n"
