@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import typer
 
+from benchmark.cli.data import data_app
 from benchmark.cli.listing import list_command
 from benchmark.cli.prepare import prepare_command
 from benchmark.cli.run import run_command
@@ -47,6 +48,7 @@ app.command("run")(run_command)
 app.command("table")(table_command)
 app.command("list")(list_command)
 app.command("prepare")(prepare_command)
+app.add_typer(data_app, name="data")
 app.command("simulate")(simulate_command)
 
 

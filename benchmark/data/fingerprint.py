@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.errors import UserError
+
 CONTENT = ("samples", "series", "films", "notes/texts.parquet", "standardiser.json", "truth")
 """What counts: samples, stores and texts. Reports, links, key and embeddings (they follow from texts) do not."""
 
@@ -22,3 +24,17 @@ def fingerprint(folder: Path, content: Sequence[str] = CONTENT) -> str:
                     digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 total.update(f"{file.relative_to(folder).as_posix()}\0{digest}\n".encode())
     return total.hexdigest()
+
+
+def check_fingerprint(folder: Path, written: str) -> None:
+    """Compare a data set's content with the fingerprint it was written with.
+
+    Raises:
+        UserError: the content has changed.
+    """
+    found = fingerprint(folder)
+    if found != written:
+        raise UserError(
+            f"{folder}: its samples, stores or texts have changed since it was prepared (fingerprint {found[:12]}, "
+            f"written as {written[:12]}); prepare the data set again"
+        )
