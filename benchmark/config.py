@@ -43,6 +43,7 @@ class RunOptions(BaseModel):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     data: str | None = None
     protocol: str | dict[str, Any] | None = None
+    label_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count | None = None
     out: str | None = None
@@ -57,6 +58,7 @@ class RunConfig:
         models: names, in the order of the registry. model_options: each model's own, complete configuration.
         tasks: names, in the order of the paper. seeds: one run a seed.
         data: the prepared data set; None: the embedded cohort of the protocol.
+        label_fraction: share of each task's training samples that is used.
         device: "auto", "cpu" or "cuda". workers: processes side by side; None: as many as make sense.
         out: folder that receives runs and tables.
     """
@@ -67,6 +69,7 @@ class RunConfig:
     seeds: tuple[int, ...]
     data: DataInfo | None
     protocol: Protocol
+    label_fraction: float
     device: str
     workers: int | None
     out: Path
@@ -114,6 +117,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         seeds=options.seeds or protocol.seeds,
         data=data,
         protocol=protocol,
+        label_fraction=options.label_fraction,
         device=options.device,
         workers=options.workers,
         out=out,

@@ -41,6 +41,10 @@ Config = Annotated[
         "Options typed here win.",
     ),
 ]
+LabelFraction = Annotated[
+    float | None,
+    typer.Option(help="Share of each task's training samples to use, the same ones for all models. Default: 1."),
+]
 Device = Annotated[str | None, typer.Option(help="auto (the default: a GPU if there is one), cpu or cuda.")]
 Workers = Annotated[
     int | None, typer.Option(help="Processes side by side. Default: one a core on the CPU, one on a GPU.")
@@ -62,6 +66,7 @@ def run_command(
     data: Data = None,
     protocol: Protocol = None,
     config: Config = None,
+    label_fraction: LabelFraction = None,
     device: Device = None,
     workers: Workers = None,
     out: Out = None,
@@ -79,6 +84,8 @@ def run_command(
 
         bench run --models all --data data/mimic --protocol paper --device cuda
 
+        bench run --models mt,mmf,flexcare-st --tasks drg --label-fraction 0.01
+
         bench run --config my.yaml
     """
     from rich.console import Console
@@ -91,6 +98,7 @@ def run_command(
         "seeds": seeds,
         "data": data,
         "protocol": protocol,
+        "label_fraction": label_fraction,
         "device": device,
         "workers": workers,
         "out": out,

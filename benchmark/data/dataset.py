@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from benchmark.data.stores import RaggedStore
 from benchmark.errors import UserError
+from benchmark.random import stream
 from benchmark.suggest import unknown
 from benchmark.tasks import TASKS
 from benchmark.tasks.record import Task
@@ -44,6 +45,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.sample)
 
+    def take(self, chosen: np.ndarray) -> Samples:
+        """The samples at positions `chosen`."""
+        return Samples(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -52,6 +57,18 @@ class TaskData:
     task: Task
     classes: tuple[str, ...]
     partitions: dict[str, Samples]
+
+    def with_label_fraction(self, fraction: float) -> TaskData:
+        """The task with a share of its training samples, at least one; validation and test stay whole.
+
+        The samples do not depend on model or seed, and those of a smaller share are among those of a larger one.
+        """
+        if fraction == 1:
+            return self
+        training = self.partitions["train"]
+        order = stream(0, "label fraction", self.task.name).permutation(len(training))
+        chosen = np.sort(order[: max(1, round(fraction * len(training)))])
+        return replace(self, partitions=self.partitions | {"train": training.take(chosen)})
 
 
 class PreparedData:

@@ -135,6 +135,7 @@ def _train(job: Job, context: Context, notify: Notify, train: Train | None, data
         halve_learning_rate=job.halve_learning_rate,
         augmentation=job.augmentation,
         encoder=job.encoder,
+        label_fraction=job.label_fraction,
     )
     before = torch.get_num_threads()
     if context.device == "cpu":

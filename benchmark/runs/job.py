@@ -18,6 +18,7 @@ class Job:
         model: registry name. options: the model's complete own configuration. dimensions: the shared sizes.
         tasks: trained together, in this order. seed: of this run.
         batch_size, epochs, learning_rate, task_weights, halve_learning_rate, augmentation: as they hold for this model.
+        label_fraction: share of the training samples that is used.
         encoder: key of the note encoder; None if the data have no notes.
         data: fingerprint of the prepared data set.
         code: version of the code that determines results. plugin: version of a third-party model's own code.
@@ -38,6 +39,7 @@ class Job:
     data: str
     code: str
     plugin: str | None = None
+    label_fraction: float = 1.0
 
     @cached_property
     def hash(self) -> str:
@@ -47,7 +49,8 @@ class Job:
     def id(self) -> str:
         """Name of the run's folder: readable in front, unique at the end."""
         tasks = "-".join(self.tasks) if len(self.tasks) < 3 else f"{len(self.tasks)}tasks"
-        return f"{self.model}-{tasks}-s{self.seed}-{self.hash}"
+        share = "" if self.label_fraction == 1 else f"-{100 * self.label_fraction:g}pc"
+        return f"{self.model}-{tasks}{share}-s{self.seed}-{self.hash}"
 
     @property
     def variant(self) -> str:
@@ -56,7 +59,7 @@ class Job:
 
     def cost(self, samples: Mapping[str, Mapping[str, int]]) -> int:
         """Rough relative duration: samples seen in training."""
-        return self.epochs * sum(samples[task]["train"] for task in self.tasks)
+        return round(self.epochs * self.label_fraction * sum(samples[task]["train"] for task in self.tasks))
 
 
 def digest(value: Any) -> str:

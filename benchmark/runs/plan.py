@@ -86,6 +86,7 @@ def make_job(
         data=data.fingerprint,
         code=code_version(),
         plugin=registry.plugin_version(name),
+        label_fraction=config.label_fraction,
     )
 
 

@@ -35,6 +35,7 @@ class TrainingPlan:
         tasks: names, in the order of training. seed: of this run. encoder: key of the note encoder, None without notes.
         batch_size, epochs, learning_rate, task_weights, halve_learning_rate: as in the protocol.
         augmentation: of training films: "none", "mild" or "reference".
+        label_fraction: share of each task's training samples that is used.
     """
 
     model: str
@@ -49,6 +50,7 @@ class TrainingPlan:
     halve_learning_rate: bool
     augmentation: str
     encoder: str | None
+    label_fraction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def train(
     """
     started = time.perf_counter()
     entry = models()[plan.model]
-    tasks = {name: data.task(name) for name in plan.tasks}
+    tasks = {name: data.task(name).with_label_fraction(plan.label_fraction) for name in plan.tasks}
     sources = _sources(plan, data, tasks, device)
     heads = [Head(_outputs(task), task.task.kind, task.task.primary) for task in tasks.values()]
     torch.manual_seed(stream_seed(plan.seed, "initial values"))
