@@ -28,6 +28,7 @@ MODALITIES = ("ehr", "cxr", "note")
 """Order of the modality axis everywhere: ICU time series, chest film, note text."""
 
 Kind = Literal["binary", "multilabel", "multiclass"]
+Group = Literal["table3", "ablation", "reference", "preset"]
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,11 @@ class ModelEntry:
         multitask: True: one module is trained on all tasks; False: one module a task.
         paper: citation. clip_norm: bound on the gradient norm in training, if the model asks for one.
         couples_samples: True if an eval-mode output depends on the other samples of its batch.
+        group: which comparison it belongs to: "table3" (the paper's main table), "ablation", "reference" (simple models
+            that put the others into proportion) or "preset" (another reading of a model of the main table).
+        variant_of: name of the model that an ablation is a variant of.
+        pretrained_on: name of a multitask model; the harness trains it on the tasks of the main table with the same
+            seed first and gives its state to `load_pretrained`, which copies what fits into a new module.
     """
 
     name: str
@@ -223,6 +229,10 @@ class ModelEntry:
     multitask: bool = False
     clip_norm: float | None = None
     couples_samples: bool = False
+    group: Group = "table3"
+    variant_of: str | None = None
+    pretrained_on: str | None = None
+    load_pretrained: Callable[[nn.Module, Mapping[str, Tensor]], None] | None = None
 
 
 def count_parameters(module: nn.Module) -> int:
