@@ -28,7 +28,7 @@ MODALITIES = ("ehr", "cxr", "note")
 """Order of the modality axis everywhere: ICU time series, chest film, note text."""
 
 Kind = Literal["binary", "multilabel", "multiclass"]
-Group = Literal["table3", "ablation", "reference", "preset"]
+Group = Literal["table3", "ablation", "reference", "preset", "extension"]
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,8 @@ class ModelEntry:
         paper: citation. clip_norm: bound on the gradient norm in training, if the model asks for one.
         couples_samples: True if an eval-mode output depends on the other samples of its batch.
         group: which comparison it belongs to: "table3" (the paper's main table), "ablation", "reference" (simple models
-            that put the others into proportion) or "preset" (another reading of a model of the main table).
+            that put the others into proportion), "preset" (another reading of a model of the main table) or "extension"
+            (for tasks outside the main table).
         variant_of: name of the model that an ablation is a variant of.
         pretrained_on: name of a multitask model; the harness trains it on the tasks of the main table with the same
             seed first and gives its state to `load_pretrained`, which copies what fits into a new module.
