@@ -19,6 +19,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from benchmark.data.rules import Rules
+
 
 @dataclass(frozen=True)
 class Category:
@@ -171,14 +173,21 @@ CONTINUOUS_COLUMNS = tuple(FIRST_COLUMN[index] for index in CONTINUOUS)
 """Their columns, the only ones that are standardised."""
 
 
-def category_texts(channel: int) -> dict[str, int]:
+def category_texts(channel: int, rules: Rules = Rules()) -> dict[str, int]:
     """Accepted texts of a categorical channel, in lower case, with the category number that each is written as.
+
+    With `levels=as_written` each spelling keeps its own column.
 
     >>> category_texts(INDEX[EYE])["2 to pain"], category_texts(INDEX[EYE])["none"]
     (0, 4)
     """
-    columns = [category.text for category in CHANNELS[channel].categories]
-    return {category.text.lower(): columns.index(category.written_as) for category in CHANNELS[channel].categories}
+    categories = CHANNELS[channel].categories
+    columns = [category.text for category in categories]
+    merged = rules.levels == "merged"
+    return {
+        category.text.lower(): columns.index(category.written_as if merged else category.text)
+        for category in categories
+    }
 
 
 def category_scores(channel: int) -> list[int]:
@@ -186,9 +195,11 @@ def category_scores(channel: int) -> list[int]:
     return [category.score for category in CHANNELS[channel].categories]
 
 
-def _normal_values() -> np.ndarray:
+@cache
+def normal_values(rules: Rules = Rules()) -> np.ndarray:
+    """Per channel the value that stands in before the first observation; category number for categorical channels."""
     normal = [
-        float(channel.normal) if channel.continuous else category_texts(index)[str(channel.normal).lower()]
+        float(channel.normal) if channel.continuous else category_texts(index, rules)[str(channel.normal).lower()]
         for index, channel in enumerate(CHANNELS)
     ]
     values = np.array(normal, dtype=np.float64)
@@ -196,8 +207,8 @@ def _normal_values() -> np.ndarray:
     return values
 
 
-NORMAL_VALUES = _normal_values()
-"""Per channel the value that stands in before the first observation; category number for categorical channels."""
+NORMAL_VALUES = normal_values()
+"""`normal_values` of the default rules."""
 
 
 def column_names() -> list[str]:
@@ -216,8 +227,8 @@ def column_names() -> list[str]:
 
 
 @cache
-def items() -> tuple[Item, ...]:
-    """The rows of `channels.csv`."""
+def items(rules: Rules = Rules()) -> tuple[Item, ...]:
+    """The rows of `channels.csv` that are read."""
     text = resources.files("benchmark.data").joinpath("channels.csv").read_text(encoding="utf-8")
     return tuple(
         Item(INDEX[row["channel"]], int(row["priority"]), int(row["itemid"]), row["table"], row["rule"], row["label"])

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from benchmark.data.channels import CHANNELS, EYE, INDEX, MOTOR, TOTAL, VERBAL, Item, category_scores, category_texts
+from benchmark.data.rules import Rules
 
 KEPT = "kept"
 OUTSIDE = "outside the stay"
@@ -30,6 +31,35 @@ SPECIMEN_ITEM = 52033
 
 HOUR = 3_600_000_000
 """Microseconds."""
+
+CHART_COLUMNS = [
+    "subject_id",
+    "hadm_id",
+    "stay_id",
+    "itemid",
+    "charttime",
+    "storetime",
+    "value",
+    "valuenum",
+    "valueuom",
+]
+"""Columns that `chart_rows` reads."""
+
+LAB_COLUMNS = [
+    "subject_id",
+    "hadm_id",
+    "specimen_id",
+    "itemid",
+    "charttime",
+    "storetime",
+    "value",
+    "valuenum",
+    "valueuom",
+]
+"""Columns that `wanted_labs` and `lab_rows` read."""
+
+STAY_COLUMNS = ["subject_id", "hadm_id", "stay_id", "intime", "outtime"]
+"""Columns of the stays that they read."""
 
 EVENT_COLUMNS = ("stay_id", "hour", "channel", "value")
 
@@ -146,7 +176,7 @@ def _category() -> pl.Expr:
     return result
 
 
-def chart_rows(chart: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame) -> pl.LazyFrame:
+def chart_rows(chart: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame, rules: Rules = Rules()) -> pl.LazyFrame:
     """Judged rows of chart events: those with a stay's own number.
 
     Args:
@@ -162,7 +192,7 @@ def chart_rows(chart: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame) ->
     return _judged(rows)
 
 
-def wanted_labs(labs: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame) -> pl.LazyFrame:
+def wanted_labs(labs: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame, rules: Rules = Rules()) -> pl.LazyFrame:
     """Laboratory rows of the patients' items and specimen kinds; small enough to be collected.
 
     Args:
@@ -173,7 +203,7 @@ def wanted_labs(labs: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame) ->
     )
 
 
-def lab_rows(labs: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame) -> pl.LazyFrame:
+def lab_rows(labs: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame, rules: Rules = Rules()) -> pl.LazyFrame:
     """Judged rows of `wanted_labs` that fall into a stay of the same patient, with or without an admission number.
 
     Args:
@@ -209,7 +239,7 @@ def _judged(rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def one_per_minute(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def one_per_minute(rows: pl.DataFrame, rules: Rules = Rules()) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Keeps one value of each stay, time and channel: the one stored last, then by item priority, then lowest item.
 
     A missing store time counts as earliest. The last tie, equal rows but for the value, goes to the lower value, so
@@ -230,7 +260,7 @@ def one_per_minute(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return ordered.filter("first").select(EVENT_COLUMNS), repeated
 
 
-def coma_totals(events: pl.DataFrame) -> pl.DataFrame:
+def coma_totals(events: pl.DataFrame, rules: Rules = Rules()) -> pl.DataFrame:
     """Total coma score wherever eye, motor and verbal response were charted at the same time, as further events."""
     parts = [INDEX[EYE], INDEX[MOTOR], INDEX[VERBAL]]
     score = pl.lit(None, dtype=pl.Float64)
