@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-KINDS = ("models", "tasks", "protocols")
+KINDS = ("models", "tasks", "protocols", "rules")
 
 
 def list_command(
-    what: Annotated[str | None, typer.Argument(metavar="[models|tasks|protocols]", help="Default: all three.")] = None,
+    what: Annotated[str | None, typer.Argument(metavar="[models|tasks|protocols|rules]", help="Default: all.")] = None,
     options: Annotated[bool, typer.Option("--options", help="With models: their own options and defaults.")] = False,
 ) -> None:
-    """List models, tasks or protocols.
+    """List models, tasks, protocols or the rules of data preparation.
 
     Examples:
 
@@ -22,13 +22,15 @@ def list_command(
         bench list tasks
 
         bench list protocols
+
+        bench list rules
     """
     from benchmark.errors import UserError
     from benchmark.suggest import unknown
 
     if what is not None and what not in KINDS:
         raise UserError(unknown("list", what, KINDS))
-    printers = {"models": lambda: _models(options), "tasks": _tasks, "protocols": _protocols}
+    printers = {"models": lambda: _models(options), "tasks": _tasks, "protocols": _protocols, "rules": _rules}
     for position, kind in enumerate(KINDS if what is None else (what,)):
         typer.echo("\n" * bool(position) + printers[kind]())
 
@@ -44,8 +46,12 @@ def _models(options: bool) -> str:
     if options:
         rows = [[entry.name, key, value] for entry in entries for key, value in asdict(entry.config()).items()]
         return tabulate(rows, headers=["model", "option", "default"], disable_numparse=True)
-    rows = [[e.name, e.title, "all tasks together" if e.multitask else "one task each", e.paper] for e in entries]
-    return tabulate(rows, headers=["model", "title", "trained on", "paper"])
+    typed = {group: name for name, group in registry.GROUP_NAMES.items()}
+    rows = [
+        [e.name, e.title, typed[e.group], "all tasks together" if e.multitask else "one task each", e.paper]
+        for e in entries
+    ]
+    return tabulate(rows, headers=["model", "title", "group", "trained on", "paper"])
 
 
 def _tasks() -> str:
@@ -77,3 +83,21 @@ def _protocols() -> str:
         seeds = " ".join(map(str, protocol.seeds))
         rows.append([name, size, epochs, seeds, protocol.note_encoder, protocol.description])
     return tabulate(rows, headers=["protocol", "size", "epochs", "seeds", "note encoder", "for"])
+
+
+def _rules() -> str:
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmark.data.rules import SWITCHES
+
+    table = Table("rule", "setting", "what it does", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for switch in SWITCHES:
+        table.add_row(switch.name, "", f"{switch.about}:")
+        for setting, effect in switch.settings.items():
+            profiles = [name for name in ("fix", "ref") if getattr(switch, name) == setting]
+            table.add_row("", setting, effect + (f" [{', '.join(profiles)}]" if profiles else ""))
+    console = Console(width=None if Console().is_terminal else 120)
+    with console.capture() as capture:
+        console.print(table, markup=False)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

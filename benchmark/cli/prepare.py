@@ -17,27 +17,40 @@ def prepare_command(
     mimic_note: Annotated[
         Path | None, typer.Option(help="MIMIC-IV-Note: the folder that holds note/discharge.csv.gz.")
     ] = None,
+    profile: Annotated[
+        str, typer.Option(metavar="fix|ref", help="fix: recommended rules; ref: those of the published pipeline.")
+    ] = "fix",
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SETTING", help="A rule set otherwise than in the profile; may be repeated."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What tables call this data set.")] = None,
 ) -> None:
     """Turn raw MIMIC files, plain or gzipped, into a data set for `bench run --data`.
 
     A source that is not given is no error: without films there is no DIA, without notes no DRG. The report says so.
+    `bench list rules` shows what --rule can set.
 
     Examples:
 
         bench prepare --mimic-iv mimiciv/2.2 --mimic-cxr mimic-cxr-jpg/2.0.0 --mimic-note mimic-iv-note/2.2 data/mimic
 
         bench prepare --mimic-iv mimic-iv-demo data/demo
+
+        bench prepare --mimic-iv mimiciv/2.2 --profile ref --rule split=hashed data/ref
     """
     from rich.console import Console
     from rich.markdown import Markdown
 
     from benchmark.cli.progress import Steps
     from benchmark.data.prepare import prepare
+    from benchmark.data.rules import Rules
+
+    rules = Rules.of_profile(profile, rule or [])
 
     console = Console()
     with Steps(console) as steps:
-        prepare(mimic_iv, out, mimic_cxr, mimic_note, name, steps)
+        prepare(mimic_iv, out, mimic_cxr, mimic_note, name, steps, rules)
     report = (out / "cohort.md").read_text(encoding="utf-8")
     if console.is_terminal:
         console.print(Markdown(report))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmark.data.cohort_report import cohort_report, markdown
 from benchmark.data.films import write_films
 from benchmark.data.fingerprint import fingerprint
 from benchmark.data.raw import RawMimic
+from benchmark.data.rules import Rules
 from benchmark.data.samples import Rows, Sampled, cuts_of, number_samples, truth_of
 from benchmark.data.series import Progress, SeriesIndex, write_series
 from benchmark.data.sources import Sources, draft_tasks, read_sources
@@ -35,13 +37,14 @@ def prepare(
     mimic_note: Path | None = None,
     name: str | None = None,
     progress: Progress | None = None,
+    rules: Rules = Rules(),
 ) -> dict[str, Any]:
     """Prepare a data set.
 
     Args:
         mimic_iv, mimic_cxr, mimic_note: the raw folders. out: the folder to write; it must not exist.
         name: what tables call the data; by default the simulation or the MIMIC-IV folder. progress: called with (what,
-            done, total).
+            done, total). rules: a setting of every switch.
 
     Returns:
         The manifest.
@@ -56,7 +59,7 @@ def prepare(
     name = name or _default_name(raw)
     with new_folder(out) as folder:
         folder.chmod(0o700)
-        return _prepare(raw, folder, name, progress or (lambda *_: None))
+        return _prepare(raw, folder, name, progress or (lambda *_: None), rules)
 
 
 def _default_name(raw: RawMimic) -> str:
@@ -66,8 +69,8 @@ def _default_name(raw: RawMimic) -> str:
     return f"simulated-{marker['patients']}-s{marker['seed']}"
 
 
-def _prepare(raw: RawMimic, folder: Path, name: str, progress: Progress) -> dict[str, Any]:
-    sources, events = read_sources(raw, progress)
+def _prepare(raw: RawMimic, folder: Path, name: str, progress: Progress, rules: Rules) -> dict[str, Any]:
+    sources, events = read_sources(raw, progress, rules)
     drafts = draft_tasks(sources, progress)
     film_rows = _write_films(sources, drafts, folder, progress)
     drafts = _possible(drafts, sources)
@@ -210,7 +213,8 @@ def _describe(
             "file_sizes": raw.sizes(),
         },
         "fingerprint": fingerprint(folder),
-        "profile": "fix",
+        "profile": sources.rules.profile,
+        "rules": asdict(sources.rules),
         "modalities": {"ehr": True, "cxr": sources.films is not None, "note": sources.summaries is not None},
         "note_sections": ["pmh", "bhc"] if sources.summaries is not None else [],
         "tasks": {

@@ -11,6 +11,7 @@ from benchmark.data.cohort import Cohort, build_cohort, read_diagnoses
 from benchmark.data.labels import draft_dia, draft_drg, draft_stay_tasks
 from benchmark.data.links import read_films, read_findings
 from benchmark.data.raw import RawMimic, collect
+from benchmark.data.rules import Rules
 from benchmark.data.series import Progress, read_events
 from benchmark.data.summaries import Summaries, read_summaries
 from benchmark.tasks import drg
@@ -21,12 +22,14 @@ class Sources:
     """What was read, as far as it is there, and what follows from what is not.
 
     Attributes:
-        stays: the cohort with `first_event`. films: AP films whose file is there, None without MIMIC-CXR.
+        rules: the switches it is read with. stays: the cohort with `first_event`.
+        films: AP films whose file is there, None without MIMIC-CXR.
         absent_films: the other AP films. summaries: None without notes.
         impossible: reason by task. facts: counts for the cohort report.
     """
 
     raw: RawMimic
+    rules: Rules
     cohort: Cohort
     stays: pd.DataFrame
     films: pd.DataFrame | None
@@ -37,7 +40,7 @@ class Sources:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def read_sources(raw: RawMimic, progress: Progress) -> tuple[Sources, pd.DataFrame]:
+def read_sources(raw: RawMimic, progress: Progress, rules: Rules = Rules()) -> tuple[Sources, pd.DataFrame]:
     """Read everything but the notes. The second result is the events, which need most of the memory."""
     progress("cohort", 0, 1)
     cohort = build_cohort(raw)
@@ -48,7 +51,7 @@ def read_sources(raw: RawMimic, progress: Progress) -> tuple[Sources, pd.DataFra
     films, absent = read_films(raw) if raw.has("cxr/metadata") else (None, None)
     known = raw.has("hosp/diagnoses_icd")
     diagnoses = read_diagnoses(raw, stays.hadm_id) if known else None
-    sources = Sources(raw, cohort, stays, films, diagnoses, absent_films=absent)
+    sources = Sources(raw, rules, cohort, stays, films, diagnoses, absent_films=absent)
     sources.facts["signals"] = events.attrs.get("report", {})
     if not known:
         sources.impossible["phe"] = "MIMIC-IV folder without hosp/diagnoses_icd"
