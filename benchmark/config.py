@@ -26,7 +26,7 @@ from models.contract import ModelEntry
 DEFAULT_PROTOCOL = {"without data": "quick", "with data": "paper"}
 
 _LISTS = {
-    "models": "names with commas between, or all",
+    "models": "names of models or groups (all, ablations, ...) with commas between",
     "tasks": "names with commas between, or all",
     "seeds": f"whole numbers from 0 to {2**32 - 1} with commas between",
 }
@@ -236,13 +236,12 @@ def _protocol_values(
 
 
 def _select_models(asked: Any, faults: list[str]) -> tuple[str, ...]:
-    """Registered models in registry order; "all" stands for every one of them."""
+    """Registered models in registry order; a group's name stands for its models."""
     if not isinstance(asked, list):
         return ()
-    known = registry.models()
     names = [str(name) for name in asked]
-    faults += [f"models: {fault}" for name in names if name != "all" and (fault := registry.name_fault(name))]
-    return tuple(name for name in known if name in names or "all" in names)
+    faults += [f"models: {fault}" for name in names if (fault := registry.selection_fault(name))]
+    return registry.selected(names)
 
 
 def _select_tasks(asked: Any, data: DataInfo | None, faults: list[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import importlib
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +24,15 @@ from benchmark.suggest import unknown
 from models.contract import ModelEntry
 
 GROUP = "benchmark.models"
+GROUP_NAMES = {
+    "all": "table3",
+    "ablations": "ablation",
+    "references": "reference",
+    "extensions": "extension",
+    "presets": "preset",
+}
+"""What may be typed in place of the names of all models of a group."""
+
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -67,6 +76,12 @@ def models() -> dict[str, ModelEntry]:
     return dict(load().entries)
 
 
+def selected(names: Collection[str]) -> tuple[str, ...]:
+    """The models that `names` stand for, in the order of table columns; a name is a model's or one of `GROUP_NAMES`."""
+    groups = {GROUP_NAMES[name] for name in names if name in GROUP_NAMES}
+    return tuple(name for name, entry in load().entries.items() if name in names or entry.group in groups)
+
+
 def get(name: str) -> ModelEntry:
     """The model called `name`; a `UserError` says what is near, or why an installed one cannot be used."""
     fault = name_fault(name)
@@ -83,6 +98,14 @@ def name_fault(name: str) -> str | None:
     if name in registry.broken:
         return f"model {name!r} is installed by another package but cannot be used: {registry.broken[name]}"
     return unknown("model", name, registry.entries)
+
+
+def selection_fault(name: str) -> str | None:
+    """As `name_fault`, where the names of groups are allowed as well."""
+    if name in GROUP_NAMES:
+        return None
+    fault = name_fault(name)
+    return fault and f"{fault}; groups: {', '.join(GROUP_NAMES)}"
 
 
 def plugin_version(name: str) -> str | None:
@@ -120,6 +143,11 @@ def _add(entries: dict[str, ModelEntry], entry: ModelEntry) -> None:
         raise _Unusable(
             f"model name {entry.name!r}; allowed are lower-case letters, digits and single hyphens between them"
         )
+    if entry.name in GROUP_NAMES:
+        raise _Unusable(f"model name {entry.name!r} stands for a group of models")
+    if entry.group not in GROUP_NAMES.values():
+        groups = ", ".join(GROUP_NAMES.values())
+        raise _Unusable(f"group of model {entry.name!r} is {entry.group!r}; allowed are {groups}")
     if entry.name in entries:
         raise _Unusable(f"a model called {entry.name!r} exists already")
     if not (isinstance(entry.config, type) and dataclasses.is_dataclass(entry.config)):

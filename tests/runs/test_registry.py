@@ -59,6 +59,8 @@ def test_table_order_and_a_plugin_at_the_end(plugin):
     [
         (replace(ENTRY, name="flexcare"), "exists already"),
         (replace(ENTRY, name="Their Model"), "lower-case letters"),
+        (replace(ENTRY, name="ablations"), "stands for a group"),
+        (replace(ENTRY, group="mine"), "group of model 'theirs' is 'mine'; allowed are table3"),
         (replace(ENTRY, config=Mutable), "not frozen"),
         (replace(ENTRY, config=dict), "must be a frozen dataclass"),
         ("no entry", "allowed is a models.contract.ModelEntry"),
@@ -77,3 +79,13 @@ def test_a_plugin_whose_import_fails_does_not_stop_the_others(plugin, monkeypatc
     monkeypatch.setitem(sys.modules, "their_package", None)
     with pytest.warns(UserWarning, match="its import raised"):
         assert "flexcare" in registry.models()
+
+
+def test_groups_select_models_in_table_order(plugin):
+    plugin(replace(ENTRY, group="ablation"))
+    assert "theirs" not in registry.selected(["all"])
+    assert registry.selected(["ablations", "flexcare"])[-1] == "theirs"
+    assert registry.selected(["flexcare", "medfuse"]) == ("medfuse", "flexcare")
+    assert set(registry.selected(registry.GROUP_NAMES)) == set(registry.models())
+    assert registry.selection_fault("ablations") is None
+    assert "groups: all, ablations" in registry.selection_fault("ablation-x")
