@@ -19,16 +19,6 @@ def published(table: str = "table3") -> pd.DataFrame:
     return pd.read_csv(file)
 
 
-def published_results() -> pd.DataFrame:
-    """Task, metric, model, mean and std of all figures that a results table can stand beside.
-
-    These are Table 3 and, for DRG, the part of Table 5 with all labels, where the paper gives no deviations.
-    """
-    drg = published("table5")
-    parts = [published("table3"), drg[drg["label_fraction"] == 1.0]]
-    return pd.concat(parts, ignore_index=True)[["table", "task", "metric", "model", "mean", "std"]]
-
-
 def published_cohort() -> dict[str, dict[str, float | None]]:
     """Table 2: by task the number of samples, and percent of samples without each modality (None: not printed).
 

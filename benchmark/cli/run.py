@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from benchmark.runs.tally import Tally
 
 
-Models = Annotated[str | None, typer.Option(help="Names with commas between, or all (the default).")]
+Models = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of models or groups with commas between. Groups: all (the paper's comparison; the default), "
+        "ablations, references, extensions, presets."
+    ),
+]
 Tasks = Annotated[
     str | None,
     typer.Option(help="Names with commas between, or all. Default: those of the paper's Table 3 that the data allow."),
@@ -188,7 +194,7 @@ def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> Non
 
 
 def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:
-    from benchmark.cli.table import make_table, print_table
+    from benchmark.cli.table import make_tables, print_tables
     from benchmark.runs.display import shortened
     from benchmark.runs.tally import counted, duration
 
@@ -200,8 +206,8 @@ def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:
         _say(console, f"  and {len(summary.failed) - 10} more")
     if summary.failed:
         _say(console, f"  more in run.json of {settings.out / 'runs'}/*.failed; the same command tries them again")
-    table, others = make_table(settings.out, summary.plan.group)
-    print_table(console, table, settings.out, others=others)
+    tables, others = make_tables(settings.out, summary.plan.group)
+    print_tables(console, tables, settings.out, others=others)
 
 
 def _say(console: Console, text: str) -> None:

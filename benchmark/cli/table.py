@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,37 +51,46 @@ def table_command(
     from benchmark.config import default_out
 
     place = out.expanduser().resolve() if out else default_out()
-    table, others = make_table(place, group, published)
-    print_table(Console(), table, place, all_metrics, others)
+    tables, others = make_tables(place, group, published)
+    print_tables(Console(), tables, place, all_metrics, others)
 
 
-def make_table(out: Path, group: str | None = None, with_published: bool = False) -> tuple[ResultTable, list[RunGroup]]:
-    """The table of one group of the runs under `out`, and the other groups there."""
+def make_tables(
+    out: Path, group: str | None = None, with_published: bool = False
+) -> tuple[list[ResultTable], list[RunGroup]]:
+    """The tables of one group of the runs under `out`, and the other groups there."""
     from benchmark import registry
-    from benchmark.published import published_results
-    from benchmark.reporting.tables import build_table
+    from benchmark.reporting.layouts import layouts
+    from benchmark.reporting.tables import build_tables
     from benchmark.runs.collect import collect
     from benchmark.runs.groups import choose, groups
 
     runs = collect(out)
     found = groups(out, runs)
     chosen = choose(found, group)
-    paper = published_results() if with_published else None
-    return build_table(runs, chosen, list(registry.models()), paper), [other for other in found if other is not chosen]
+    entries = registry.models()
+    tables = build_tables(runs, chosen, list(entries), layouts(entries, set(runs["model"])), with_published)
+    return tables, [other for other in found if other is not chosen]
 
 
-def print_table(
-    console: Console, table: ResultTable, out: Path, all_metrics: bool = False, others: list[RunGroup] = ()
+def print_tables(
+    console: Console,
+    tables: Sequence[ResultTable],
+    out: Path,
+    all_metrics: bool = False,
+    others: Sequence[RunGroup] = (),
 ) -> None:
-    """Shows the table, writes its files and says where they are."""
+    """Shows the tables, writes their files and says where they are."""
     from benchmark.reporting.formats import to_markdown, to_screen, write_tables
 
-    if console.is_terminal:
-        console.print(to_screen(table, all_metrics, console.width))
-    else:
-        typer.echo(to_markdown(table, all_metrics))
-    for name, path in write_tables(table, out / "tables", all_metrics).items():
-        typer.echo(f"{name + ':':<10}{path}")
+    for table in tables:
+        if console.is_terminal:
+            console.print(to_screen(table, all_metrics, console.width))
+        else:
+            typer.echo(to_markdown(table, all_metrics))
+    for table in tables:
+        for name, path in write_tables(table, out / "tables", all_metrics).items():
+            typer.echo(f"{name + ':':<10}{path}")
     if others:
         typer.echo("\nOther groups of runs here, of other data, protocol or code (bench table --group ID):")
     for other in others:

@@ -17,7 +17,6 @@ from tabulate import tabulate
 from benchmark.files import replace_text
 from benchmark.reporting.names import metric_title, number
 from benchmark.reporting.tables import Cell, ResultTable, Row
-from benchmark.tasks import TASKS
 
 _LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -84,7 +83,7 @@ def to_latex(table: ResultTable, all_metrics: bool = False) -> str:
             r"\footnotesize",
             r"\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{latex_text(' '.join([table.caption, *table.notes]))}}}",
-            rf"\label{{tab:results-{table.group.id}}}",
+            rf"\label{{tab:{table.name}-{table.group.id}}}",
             rf"\begin{{tabular}}{{ll{'c' * (frame.shape[1] - 2)}}}",
             r"\toprule",
             _latex_row(frame.columns),
@@ -115,7 +114,13 @@ def to_csv(table: ResultTable) -> str:
     lines = []
     for row in table.rows:
         for model, cell in row.cells.items():
-            line = {"task": row.task, "metric": row.metric, "model": model, "seeds": cell.seeds if cell else 0}
+            line = {
+                "task": row.task,
+                "label_fraction": row.label_fraction,
+                "metric": row.metric,
+                "model": model,
+                "seeds": cell.seeds if cell else 0,
+            }
             line |= {"mean": cell.mean if cell else None, "std": cell.std if cell else None, "ceiling": row.ceiling}
             if table.with_published:
                 line["published_mean"] = cell.published_mean if cell else None
@@ -155,7 +160,7 @@ def write_tables(table: ResultTable, folder: Path, all_metrics: bool = False) ->
     """Writes the three files of a table; returns their paths by format."""
     protocol = re.sub(r"[^A-Za-z0-9.+-]+", "-", table.group.caption["protocol"]["name"])
     ending = "-published" * table.with_published + "-all-metrics" * all_metrics
-    stem = f"table3-{protocol}-{table.group.id}{ending}"
+    stem = f"{table.name}-{protocol}-{table.group.id}{ending}"
     texts = {
         "Markdown": (".md", to_markdown(table, all_metrics)),
         "LaTeX": (".tex", to_latex(table, all_metrics)),
@@ -175,8 +180,8 @@ def _frame(table: ResultTable, style: _Style, all_metrics: bool) -> pd.DataFrame
         header.append("ceiling")
     lines, before = [], None
     for row in (row for row in table.rows if all_metrics or row.main):
-        task = style.escape(TASKS[row.task].title) if row.task != before else ""
-        before = row.task
+        task = style.escape(row.title) if row.title != before else ""
+        before = row.title
         cells = [_print(row.cells[name], style) for name in table.columns]
         lines.append(
             [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from benchmark.tasks import TASKS
+
 DIGITS = 4
 """Printed decimals of a mean; means that print alike rank alike."""
 
@@ -29,6 +31,16 @@ def metric_title(name: str) -> str:
     ('maAUROC', 'brier')
     """
     return _TITLES.get(name, name)
+
+
+def task_title(name: str, label_fraction: float = 1.0) -> str:
+    """A task's printed name, with the share of the labels where it is not all of them.
+
+    >>> task_title("drg"), task_title("drg", 0.01)
+    ('DRG', 'DRG, 1% labels')
+    """
+    title = TASKS[name].title
+    return title if label_fraction == 1 else f"{title}, {100 * label_fraction:g}% labels"
 
 
 def number(value: float | None, digits: int = DIGITS, sign: bool = False) -> str:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from benchmark.reporting.names import metric_title, number
+from benchmark.reporting.names import metric_title, number, task_title
 from benchmark.tasks import TASKS
 
 if TYPE_CHECKING:
     from benchmark.reporting.tables import Row
 
-Chosen = Mapping[tuple[str, str], pd.DataFrame]
-"""The runs that a table shows, by model and task."""
+Chosen = dict[tuple[str, str, float], pd.DataFrame]
+"""The runs that a table shows, by model, task and share of the labels."""
 
 
 def coupling_notes(chosen: Chosen, columns: Sequence[str], titles: Mapping[str, str]) -> list[str]:
@@ -23,22 +23,25 @@ def coupling_notes(chosen: Chosen, columns: Sequence[str], titles: Mapping[str, 
     notes = []
     for model in columns:
         figures = []
-        for task in TASKS:
+        for task, share, frame in _runs_of(model, chosen):
             metric = TASKS[task].metrics[0]
-            frame = chosen.get((model, task))
-            found = (
-                [] if frame is None else [spread.get(task, {}).get(metric, {}).get("std") for spread in frame["spread"]]
-            )
+            found = [spread.get(task, {}).get(metric, {}).get("std") for spread in frame["spread"]]
             spreads = [std for std in found if std is not None and math.isfinite(std)]
             if spreads:
                 mean = math.fsum(spreads) / len(spreads)
-                figures.append(f"{TASKS[task].title} {metric_title(metric)} {number(mean)}")
+                figures.append(f"{task_title(task, share)} {metric_title(metric)} {number(mean)}")
         if figures:
             notes.append(
                 f"{titles[model]}'s predictions depend on how evaluation batches are composed; standard deviation over "
                 f"orders of the test samples, mean over seeds: {', '.join(figures)}."
             )
     return notes
+
+
+def _runs_of(model: str, chosen: Chosen) -> list[tuple[str, float, pd.DataFrame]]:
+    """Task, share of the labels and runs of one model, in the order of the table."""
+    own = [(task, share, frame) for (name, task, share), frame in chosen.items() if name == model]
+    return sorted(own, key=lambda part: (list(TASKS).index(part[0]), part[1]))
 
 
 def device_notes(chosen: Chosen) -> list[str]:
@@ -54,10 +57,9 @@ def device_notes(chosen: Chosen) -> list[str]:
 def paper_notes(rows: Iterable[Row], paper: pd.DataFrame, simulated: bool) -> list[str]:
     """Where the paper's figures come from."""
     beside = {row.task for row in rows if row.published}
-    tables = {str(table).removeprefix("table") for table in paper.loc[paper["task"].isin(beside), "table"]}
     notes = []
-    if "5" in tables:
-        notes.append("The paper's figures for DRG are those of its Table 5 with all labels.")
+    if beside and paper["std"].isna().all():
+        notes.append("The paper prints no deviations for this table.")
     if simulated and beside:
         notes.append("The paper's figures are from MIMIC-IV; a difference from simulated data measures nothing.")
     if not beside:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.reporting.names import DIGITS, metric_title
-from benchmark.reporting.notes import coupling_notes, device_notes, paper_notes
+from benchmark.reporting.layouts import Layout
+from benchmark.reporting.names import DIGITS, metric_title, task_title
+from benchmark.reporting.notes import Chosen, coupling_notes, device_notes, paper_notes
 from benchmark.runs.groups import RunGroup
 from benchmark.tasks import TASKS
 
@@ -41,12 +42,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one task: cells by model, None where no run is finished; the best that any model could reach."""
+    """One metric of one task: cells by model, None where no run is finished; the best that any model could reach.
+
+    `label_fraction` is the share of the training samples that the models saw.
+    """
 
     task: str
     metric: str
     cells: Mapping[str, Cell | None]
     ceiling: float | None
+    label_fraction: float = 1.0
 
     @property
     def main(self) -> bool:
@@ -58,6 +63,10 @@ class Row:
         """Whether the paper has a figure for any cell."""
         return any(cell is not None and cell.published_mean is not None for cell in self.cells.values())
 
+    @property
+    def title(self) -> str:
+        return task_title(self.task, self.label_fraction)
+
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -67,6 +76,7 @@ class ResultTable:
         group: whose runs these are. columns: model names in order. titles: of models. rows: all metrics of all tasks.
         seeds, epochs: of the runs; epochs apart for multitask models (True) and the others (False).
         notes: sentences below the table. with_published: whether the paper's figures stand beside.
+        name: begin of file names. title: opens the caption.
     """
 
     group: RunGroup
@@ -77,6 +87,8 @@ class ResultTable:
     epochs: Mapping[bool, tuple[int, ...]]
     notes: tuple[str, ...] = field(default=())
     with_published: bool = False
+    name: str = "table3"
+    title: str = ""
 
     @property
     def simulated(self) -> bool:
@@ -90,6 +102,7 @@ class ResultTable:
         several = len(self.seeds) > 1
         parts = [
             "SIMULATED DATA." if self.simulated else "",
+            self.title,
             f"Test results on {caption['data']['name']}, protocol {caption['protocol']['name']}:",
             f"mean (sample standard deviation) over {len(self.seeds)} seeds ({', '.join(map(str, self.seeds))});"
             if several
@@ -112,19 +125,19 @@ def build_table(
     runs: pd.DataFrame,
     group: RunGroup,
     order: Sequence[str],
-    paper: pd.DataFrame | None = None,
-    notes: Sequence[str] = (),
+    layout: Layout,
+    with_published: bool = False,
 ) -> ResultTable:
-    """The table of one group of runs.
+    """The table of one group of runs in one layout.
 
     Args:
         runs: all stored runs, as `collect` gives them. group: the runs to show.
         order: model names in the order of columns; others follow by name.
-        paper: published figures to stand beside, as `published` gives them.
-        notes: further sentences below the table.
+        layout: which models and tasks it holds. with_published: put the paper's figures beside.
     """
+    paper = layout.paper if with_published else None
     place = {name: position for position, name in enumerate(group.runs)}
-    members = runs[runs["run"].isin(place)]
+    members = _within(runs[runs["run"].isin(place)], layout)
     members = members.assign(asked=members["run"].map(place)).sort_values("asked")
     done, failed = members[members["status"] == "done"], members[members["status"] == "failed"]
     failed = failed[~failed["run"].isin(done["run"])]
@@ -132,17 +145,38 @@ def build_table(
     columns = (*(name for name in order if name in found), *sorted(found - set(order)))
     titles = dict(zip(members["model"], members["title"], strict=True))
     chosen, left_out = _choose_variants(done, titles)
-    rows = _rows(chosen, members, columns, paper)
+    rows = _rows(chosen, columns, members, paper)
     seeds = tuple(sorted({int(seed) for frame in chosen.values() for seed in frame["seed"]}))
     all_notes = [*left_out, *_gaps(rows, titles, len(seeds)), *_failures(failed, titles)]
-    all_notes += [*coupling_notes(chosen, columns, titles), *device_notes(chosen), *notes]
+    all_notes += [*coupling_notes(chosen, columns, titles), *device_notes(chosen)]
     if paper is not None:
         all_notes += paper_notes(rows, paper, bool(group.caption["data"]["simulated"]))
     epochs = {
         kind: tuple(sorted({int(count) for count in members.loc[members["multitask"] == kind, "epochs"]}))
         for kind in (True, False)
     }
-    return ResultTable(group, columns, titles, tuple(rows), seeds, epochs, tuple(all_notes), paper is not None)
+    return ResultTable(
+        group, columns, titles, tuple(rows), seeds, epochs, tuple(all_notes), with_published, layout.name, layout.title
+    )
+
+
+def build_tables(
+    runs: pd.DataFrame, group: RunGroup, order: Sequence[str], layouts: Sequence[Layout], with_published: bool = False
+) -> list[ResultTable]:
+    """The tables of all layouts that the runs of a group give reason to make."""
+    members = runs[runs["run"].isin(group.runs)]
+    pairs = {(run.model, task) for run in members.itertuples() for task in run.tasks}
+    return [build_table(runs, group, order, layout, with_published) for layout in layouts if layout.wanted(pairs)]
+
+
+def _within(members: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """The runs that a layout holds, each with those of its tasks that it holds."""
+    held = [
+        tuple(task for task in tasks if layout.holds(model, task))
+        for model, tasks in zip(members["model"], members["tasks"], strict=True)
+    ]
+    members = members.assign(shown=pd.Series(held, index=members.index, dtype=object))
+    return members[[len(tasks) > 0 for tasks in held]]
 
 
 def _epochs(epochs: Mapping[bool, tuple[int, ...]]) -> str:
@@ -154,16 +188,14 @@ def _epochs(epochs: Mapping[bool, tuple[int, ...]]) -> str:
     return f"{together} epochs for models trained on all tasks, {single} for the others"
 
 
-def _choose_variants(
-    done: pd.DataFrame, titles: Mapping[str, str]
-) -> tuple[dict[tuple[str, str], pd.DataFrame], list[str]]:
-    """Finished runs by model and task; of runs with different options or task sets only the latest kind is taken."""
-    chosen: dict[tuple[str, str], pd.DataFrame] = {}
+def _choose_variants(done: pd.DataFrame, titles: Mapping[str, str]) -> tuple[Chosen, list[str]]:
+    """Finished runs by model, task and share of labels; of different options or task sets only the latest are taken."""
+    chosen: Chosen = {}
     dropped: dict[str, set[str]] = {}
-    by_task = done.assign(task=done["tasks"].map(list)).explode("task")
-    for (model, task), frame in by_task.groupby(["model", "task"], sort=False):
+    by_task = done.assign(task=done["shown"].map(list)).explode("task")
+    for (model, task, share), frame in by_task.groupby(["model", "task", "label_fraction"], sort=False):
         latest = frame["variant"].iloc[-1]
-        chosen[model, task] = frame[frame["variant"] == latest]
+        chosen[model, task, share] = frame[frame["variant"] == latest]
         dropped.setdefault(model, set()).update(frame.loc[frame["variant"] != latest, "run"])
     notes = [
         f"{titles[model]}: {len(names)} runs with other settings or tasks are left out for the latest ones."
@@ -173,22 +205,19 @@ def _choose_variants(
     return chosen, notes
 
 
-def _rows(
-    chosen: Mapping[tuple[str, str], pd.DataFrame],
-    members: pd.DataFrame,
-    columns: Sequence[str],
-    paper: pd.DataFrame | None,
-) -> list[Row]:
-    asked = {task for tasks in members["tasks"] for task in tasks}
-    printed = {} if paper is None else {(row.task, row.metric, row.model): row for row in paper.itertuples()}
+def _rows(chosen: Chosen, columns: Sequence[str], members: pd.DataFrame, paper: pd.DataFrame | None) -> list[Row]:
+    asked = {(task, run.label_fraction) for run in members.itertuples() for task in run.shown}
+    printed = {}
+    if paper is not None:
+        printed = {(row.task, row.label_fraction, row.metric, row.model): row for row in paper.itertuples()}
     rows = []
-    for task in (task for task in TASKS if task in asked):
+    for task, share in sorted(asked, key=lambda pair: (list(TASKS).index(pair[0]), pair[1])):
         for metric in TASKS[task].metrics:
             cells = {
-                model: _cell(chosen.get((model, task)), task, metric, printed.get((task, metric, model)))
+                model: _cell(chosen.get((model, task, share)), task, metric, printed.get((task, share, metric, model)))
                 for model in columns
             }
-            rows.append(Row(task, metric, _ranked(cells), _ceiling(chosen, task, metric)))
+            rows.append(Row(task, metric, _ranked(cells), _ceiling(chosen, task, metric), share))
     return rows
 
 
@@ -217,8 +246,8 @@ def _ranked(cells: Mapping[str, Cell | None]) -> dict[str, Cell | None]:
     return ranked
 
 
-def _ceiling(chosen: Mapping[tuple[str, str], pd.DataFrame], task: str, metric: str) -> float | None:
-    for (_, name), frame in chosen.items():
+def _ceiling(chosen: Chosen, task: str, metric: str) -> float | None:
+    for (_, name, _), frame in chosen.items():
         if name == task:
             for ceiling in frame["ceiling"]:
                 if _defined(value := ceiling.get(task, {}).get(metric)):
@@ -233,10 +262,10 @@ def _gaps(rows: Sequence[Row], titles: Mapping[str, str], seeds: int) -> list[st
     for row in (row for row in rows if row.main):
         for model, cell in row.cells.items():
             if cell and cell.seeds < seeds:
-                short.setdefault(f"{titles[model]} has {cell.seeds} of {seeds} seeds", []).append(row.task)
+                short.setdefault(f"{titles[model]} has {cell.seeds} of {seeds} seeds", []).append(row.title)
             if cell and cell.mean is None:
-                undefined[f"{TASKS[row.task].title} {metric_title(row.metric)}"] = None
-    notes = [f"{what} on {', '.join(TASKS[t].title for t in dict.fromkeys(tasks))}." for what, tasks in short.items()]
+                undefined[f"{row.title} {metric_title(row.metric)}"] = None
+    notes = [f"{what} on {', '.join(dict.fromkeys(titles))}." for what, titles in short.items()]
     if undefined:
         notes.append(f"n.a.: not defined on these test samples, where a class is absent ({', '.join(undefined)}).")
     if any(cell is None for row in rows for cell in row.cells.values()):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from benchmark import registry
 from benchmark.errors import UserError
-from benchmark.published import published, published_results
+from benchmark.published import published
 from benchmark.reporting.formats import latex_text, to_csv, to_latex, to_markdown, to_screen, write_tables
-from benchmark.reporting.tables import build_table
+from benchmark.reporting.layouts import Layout, layouts
+from benchmark.reporting.tables import build_table, build_tables
 from benchmark.runs.collect import collect
 from benchmark.runs.groups import choose, groups
 
@@ -32,8 +35,9 @@ def write_run(out: Path, model: str, seed: int, metrics: dict | None, **changes)
         "format": 1,
         "run": run,
         "status": "failed" if metrics is None else "done",
-        "model": {"name": model, "title": TITLES[model], "multitask": model == "flexcare"},
-        "job": {"tasks": tasks, "seed": seed, "epochs": 25 if model == "flexcare" else 40},
+        "model": {"name": model, "title": TITLES.get(model, model), "multitask": model == "flexcare"},
+        "job": {"tasks": tasks, "seed": seed, "epochs": 25 if model == "flexcare" else 40}
+        | {"label_fraction": changes.get("label_fraction", 1.0)},
         "environment": {"device": changes.get("device", "cpu")},
         "variant": variant,
         "group": group,
@@ -65,9 +69,13 @@ def out(tmp_path):
     return tmp_path
 
 
-def table_of(out: Path, paper: pd.DataFrame | None = None, group: str | None = None):
+def layout(name: str, out: Path) -> Layout:
+    return next(one for one in layouts(registry.models(), set(collect(out)["model"])) if one.name == name)
+
+
+def table_of(out: Path, published: bool = False, group: str | None = None, name: str = "table3"):
     runs = collect(out)
-    return build_table(runs, choose(groups(out, runs), group), ORDER, paper)
+    return build_table(runs, choose(groups(out, runs), group), ORDER, layout(name, out), published)
 
 
 def test_means_sample_deviations_and_ranks(out):
@@ -111,7 +119,7 @@ LATEX = r"""% needs \usepackage{booktabs}
 \footnotesize
 \setlength{\tabcolsep}{3pt}
 \caption{CAPTION}
-\label{tab:results-aaaa11112222}
+\label{tab:table3-aaaa11112222}
 \begin{tabular}{llcc}
 \toprule
 task & metric & MedFuse & New\_Model \\
@@ -155,11 +163,11 @@ def test_latex(tmp_path):
     assert to_latex(table) == LATEX.replace("CAPTION", LATEX_CAPTION)
     body = [line for line in to_latex(table).splitlines() if line.endswith(r"\\")]
     assert {line.count("&") - line.count(r"\&") for line in body} == {3}, "as many cells in each row as columns"
-    assert "& $-$.0672 &" in to_latex(table_of(tmp_path, published_results())), "a minus sign, not a hyphen"
+    assert "& $-$.0672 &" in to_latex(table_of(tmp_path, True)), "a minus sign, not a hyphen"
 
 
 def test_csv_is_tidy_exact_and_names_simulated_data(out):
-    frame = pd.read_csv(pd.io.common.StringIO(to_csv(table_of(out, published()))))
+    frame = pd.read_csv(pd.io.common.StringIO(to_csv(table_of(out, published=True))))
     assert len(frame) == (3 + 3) * len(ORDER), "one line a task, metric and model, all metrics"
     cell = frame.query("task == 'ihm' and metric == 'auroc' and model == 'flexcare'").iloc[0]
     assert cell["mean"] == table_of(out).rows[0].cells["flexcare"].mean
@@ -170,7 +178,7 @@ def test_csv_is_tidy_exact_and_names_simulated_data(out):
 
 
 def test_published_figures_stand_beside_with_the_difference(out):
-    text = to_markdown(table_of(out, published_results()))
+    text = to_markdown(table_of(out, True))
     lines = [squeezed(line) for line in text.splitlines()]
     at = next(i for i, line in enumerate(lines) if line.startswith("| IHM"))
     assert lines[at + 1] == "| | - paper | .8772 (.003) | .8726 (.002) | .8823 (.002) | |"
@@ -182,17 +190,46 @@ def test_published_figures_stand_beside_with_the_difference(out):
 
 
 def test_the_paper_stands_beside_only_where_it_has_figures(tmp_path):
+    drg = {"drg": {"macro_f1": 0.2, "micro_f1": 0.5}}
     for model in ("medfuse", "zz_new"):
-        write_run(tmp_path, model, 1, {"drg": {"macro_f1": 0.2, "micro_f1": 0.5}}, simulated=False)
-    text = squeezed(to_markdown(table_of(tmp_path, published_results())))
-    assert "| | - paper | .2149 | |" in text, "the paper gives no deviation there"
+        write_run(tmp_path, model, 1, drg, simulated=False)
+        write_run(tmp_path, model, 1, drg, simulated=False, label_fraction=0.01, variant="w")
+    text = squeezed(to_markdown(table_of(tmp_path, True, name="table5")))
+    few, whole = text.index("DRG, 1% labels | maF1"), text.index("| DRG | maF1")
+    assert few < text.index("| | - paper | .0054 | |") < whole < text.index("| | - paper | .2149 | |")
     assert "| | - difference | +.0633 | |" in text
-    assert "figures for DRG are those of its Table 5 with all labels" in text
+    assert "The paper prints no deviations for this table." in text
     own = tmp_path / "own"
     write_run(own, "zz_new", 1, ihm(0.8))
-    text = to_markdown(table_of(own, published_results()))
+    text = to_markdown(table_of(own, True))
     assert "- paper" not in text
     assert "The paper has no figures for these models and tasks." in text
+
+
+def test_runs_give_reason_for_tables_of_their_layout(tmp_path):
+    medfuse, flexcare = registry.get("medfuse"), registry.get("flexcare")
+    variant = replace(flexcare, name="flexcare-x", group="ablation", variant_of="flexcare")
+    simple = replace(medfuse, name="simple", group="reference")
+    entries = {entry.name: entry for entry in (medfuse, flexcare, variant, simple)}
+    every = layouts(entries, set(entries))
+
+    def made(*models: str, tasks: tuple[str, ...] = ("ihm",)) -> dict[str, tuple[str, ...]]:
+        out = tmp_path / "-".join([*models, *tasks])
+        for model in models:
+            write_run(out, model, 1, {task: {} for task in tasks})
+        runs = collect(out)
+        tables = build_tables(runs, groups(out, runs)[0], list(entries), every)
+        return {table.name: table.columns for table in tables}
+
+    assert made("medfuse", "flexcare") == {"table3": ("medfuse", "flexcare")}
+    everything = made("medfuse", "flexcare", "flexcare-x", "simple")
+    assert everything == {
+        "table3": ("medfuse", "flexcare"),
+        "ablation": ("flexcare", "flexcare-x"),
+        "references": ("medfuse", "flexcare", "simple"),
+    }
+    assert made("simple", tasks=("drg",)) == {"table5": ("simple",)}
+    assert set(made("flexcare", tasks=("drg", "ihm"))) == {"table3", "table5"}
 
 
 @pytest.mark.parametrize(("width", "blocks"), [(59, 1), (58, 2), (30, 4)])
