@@ -55,7 +55,8 @@ class RunConfig:
     """A checked, complete request.
 
     Attributes:
-        models: names, in the order of the registry. model_options: each model's own, complete configuration.
+        models: names, in the order of the registry. model_options: each model's own, complete configuration; also of
+            models that others start from.
         tasks: names, in the order of the paper. seeds: one run a seed.
         data: the prepared data set; None: the embedded cohort of the protocol.
         label_fraction: share of each task's training samples that is used.
@@ -99,7 +100,9 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     protocol = None if values is None else parse_protocol(values, faults)
     models = _select_models(given.get("models", ["all"]), faults)
     tasks = _select_tasks(given.get("tasks"), data, faults)
-    model_options = _model_options(models, (values or {}).get("models"), faults)
+    sources = (registry.get(name).pretrained_on for name in models)
+    needed = tuple(dict.fromkeys([*models, *filter(None, sources)]))
+    model_options = _model_options(needed, (values or {}).get("models"), faults)
     seeds = given.get("seeds")
     if isinstance(seeds, list) and len(set(map(str, seeds))) < len(seeds):
         faults.append(f"seeds: {seeds} repeat a seed")

@@ -173,16 +173,25 @@ def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> Non
     from benchmark import registry
     from benchmark.runs.folder import is_done
     from benchmark.runs.launch import device_of, worker_count
+    from benchmark.runs.plan import task_sets
     from benchmark.runs.tally import counted
 
     seeds = len(settings.seeds)
+    first = {job.initial for job in plan.jobs} if plan else set()
+    done = {job.id for job in plan.jobs if is_done(settings.out, job.id)} if plan else set()
     rows, total = [], 0
     for name in settings.models:
-        jobs = seeds if registry.get(name).multitask else seeds * len(settings.tasks)
-        finished = sum(job.model == name and is_done(settings.out, job.id) for job in plan.jobs) if plan else 0
+        sets = task_sets(name, settings.tasks)
+        jobs = seeds * len(sets)
+        finished = sum(job.model == name and job.id not in first and job.id in done for job in plan.jobs) if plan else 0
         how = "all tasks together" if registry.get(name).multitask else "one task each"
-        rows.append([name, how, ", ".join(settings.tasks), seeds, jobs, finished, jobs - finished])
+        tasks = ", ".join(task for together in sets for task in together)
+        rows.append([name, how, tasks, seeds, jobs, finished, jobs - finished])
         total += jobs
+        if (source := registry.get(name).pretrained_on) and sets:
+            finished = len(first & done)
+            rows.append([source, f"before {name}", "the main table's", seeds, seeds, finished, seeds - finished])
+            total += seeds
     header = ["model", "trained on", "tasks", "seeds", "runs", "finished", "to run"]
     console.print(tabulate(rows, headers=header), markup=False, highlight=False, soft_wrap=True)
     cohort = settings.protocol.cohort

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
-from benchmark.runs.folder import FORMAT, is_done, json_text, new_run
+from benchmark.runs.folder import FORMAT, is_done, json_text, new_run, runs_folder
 from benchmark.runs.job import Job
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from benchmark.data.dataset import PreparedData
     from benchmark.training import EpochReport, Trained
@@ -136,6 +137,7 @@ def _train(job: Job, context: Context, notify: Notify, train: Train | None, data
         augmentation=job.augmentation,
         encoder=job.encoder,
         label_fraction=job.label_fraction,
+        initial=_initial_state(job, context),
     )
     before = torch.get_num_threads()
     if context.device == "cpu":
@@ -144,6 +146,22 @@ def _train(job: Job, context: Context, notify: Notify, train: Train | None, data
         return train(plan, data or PreparedData.open(context.data), torch.device(context.device), notify)
     finally:
         torch.set_num_threads(before)
+
+
+def _initial_state(job: Job, context: Context) -> Mapping[str, Tensor] | None:
+    """The final state of the run that this job starts from."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if job.initial is None:
+        return None
+    file = runs_folder(context.out) / job.initial / "checkpoint.safetensors"
+    if not is_done(context.out, job.initial):
+        raise UserError(f"starts from {job.initial}, which has not finished")
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as fault:
+        raise UserError(f"cannot read {file}: {fault}; delete its folder to have the run repeated") from fault
 
 
 def _store(job: Job, context: Context, trained: Trained, started: datetime, seconds: float) -> None:

@@ -19,6 +19,7 @@ class Job:
         tasks: trained together, in this order. seed: of this run.
         batch_size, epochs, learning_rate, task_weights, halve_learning_rate, augmentation: as they hold for this model.
         label_fraction: share of the training samples that is used.
+        initial: id of the job whose final state this one starts from; None: from random values.
         encoder: key of the note encoder; None if the data have no notes.
         data: fingerprint of the prepared data set.
         code: version of the code that determines results. plugin: version of a third-party model's own code.
@@ -40,6 +41,7 @@ class Job:
     code: str
     plugin: str | None = None
     label_fraction: float = 1.0
+    initial: str | None = None
 
     @cached_property
     def hash(self) -> str:

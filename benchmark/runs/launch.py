@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from benchmark import registry
 from benchmark.code_version import code_version
 from benchmark.config import RunConfig
 from benchmark.errors import UserError
@@ -17,7 +18,8 @@ from benchmark.runs.execute import Context, RunResult
 from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell
 from benchmark.runs.folder import is_done, remove_abandoned, runs_folder
 from benchmark.runs.groups import caption_of, record_plan
-from benchmark.runs.plan import Encoder, Plan, make_plan
+from benchmark.runs.job import Job
+from benchmark.runs.plan import Encoder, Plan, first_tasks, make_plan
 from benchmark.runs.tally import Tally
 from benchmark.tasks import TASKS
 
@@ -97,8 +99,15 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         workers = worker_count(config, device, len(waiting))
         executor = executor or (InProcess() if workers == 1 else ProcessPool(workers))
         with watch(tally) as tell:
-            executor.run(waiting, context, tell)
+            for wave in _waves(waiting):
+                executor.run(wave, context, tell)
     return Summary(plan, done, tally.results, tally.elapsed)
+
+
+def _waves(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that start from nothing, then those that start from one of them."""
+    waves = [[job for job in jobs if (job.initial is None) == first] for first in (True, False)]
+    return [wave for wave in waves if wave]
 
 
 def device_of(config: RunConfig) -> str:
@@ -128,6 +137,9 @@ def _embed(config: RunConfig, data: DataInfo, progress: Progress | None) -> None
     """Makes the embeddings of all texts that the tasks read."""
     from benchmark.data.note_encoder import ensure_embeddings
 
-    sections = {TASKS[task].note_section for task in config.tasks}
+    tasks = set(config.tasks)
+    if any(registry.get(name).pretrained_on for name in config.models):
+        tasks.update(first_tasks(data))
+    sections = {TASKS[task].note_section for task in tasks}
     tokens = config.protocol.dimensions.note_tokens
     ensure_embeddings(data.path, config.protocol.note_encoder, sections, tokens, device_of(config), progress)

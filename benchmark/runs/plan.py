@@ -13,6 +13,7 @@ from benchmark.config import RunConfig
 from benchmark.manifest import DataInfo
 from benchmark.protocols.schema import Protocol
 from benchmark.runs.job import Job, digest
+from benchmark.tasks import TASKS
 from models.contract import Dimensions
 
 
@@ -50,21 +51,61 @@ def group_of(data: str, protocol: Protocol, encoder: Encoder | None, code: str) 
 
 
 def make_plan(config: RunConfig, data: DataInfo, encoder: Encoder | None) -> Plan:
-    """All jobs of `config`: one a seed for a multitask model, one a seed and task for the others."""
-    jobs = [
-        make_job(config, name, tasks, seed, data, encoder)
-        for name in config.models
-        for tasks in ([config.tasks] if registry.get(name).multitask else [(task,) for task in config.tasks])
-        for seed in config.seeds
-    ]
-    ordered = sorted(jobs, key=lambda job: -job.cost(data.samples))  # stable: equal jobs keep the order of the table
+    """All jobs of `config`: one a seed for a multitask model, one a seed and task for the others.
+
+    Jobs that others start from are among them, asked for or not.
+    """
+    jobs = {}
+    for name in config.models:
+        for tasks in task_sets(name, config.tasks):
+            for seed in config.seeds:
+                source = _source_job(config, name, seed, data, encoder)
+                job = make_job(config, name, tasks, seed, data, encoder, source)
+                jobs |= {one.id: one for one in (source, job) if one is not None}
+    # Stable: equal jobs keep the order of the table.
+    ordered = sorted(jobs.values(), key=lambda job: -job.cost(data.samples))
     return Plan(tuple(ordered), data, config.protocol, encoder)
 
 
+def task_sets(name: str, tasks: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Which tasks a model is trained on together, one set a job and seed.
+
+    A pretrained model is for tasks that its first training does not know.
+    """
+    entry = registry.get(name)
+    if entry.pretrained_on is not None:
+        tasks = tuple(task for task in tasks if not TASKS[task].in_table3)
+    if not tasks:
+        return []
+    return [tasks] if entry.multitask else [(task,) for task in tasks]
+
+
+def first_tasks(data: DataInfo) -> tuple[str, ...]:
+    """What a model learns before it is carried to another task: the main comparison's tasks that the data allow."""
+    return tuple(name for name, task in TASKS.items() if task.in_table3 and name in data.samples)
+
+
+def _source_job(config: RunConfig, name: str, seed: int, data: DataInfo, encoder: Encoder | None) -> Job | None:
+    source = registry.get(name).pretrained_on
+    if source is None or not task_sets(name, config.tasks):
+        return None
+    whole = dataclasses.replace(config, label_fraction=1.0)
+    return make_job(whole, source, first_tasks(data), seed, data, encoder)
+
+
 def make_job(
-    config: RunConfig, name: str, tasks: tuple[str, ...], seed: int, data: DataInfo, encoder: Encoder | None
+    config: RunConfig,
+    name: str,
+    tasks: tuple[str, ...],
+    seed: int,
+    data: DataInfo,
+    encoder: Encoder | None,
+    source: Job | None = None,
 ) -> Job:
-    """The job that trains model `name` on `tasks` with `seed`, with only those settings that reach it."""
+    """The job that trains model `name` on `tasks` with `seed`, with only those settings that reach it.
+
+    It starts from the final state of `source`, if there is one.
+    """
     entry, training = registry.get(name), config.protocol.training
     together = entry.multitask and len(tasks) > 1
     dimensions = config.protocol.dimensions.model_dump()
@@ -87,6 +128,7 @@ def make_job(
         code=code_version(),
         plugin=registry.plugin_version(name),
         label_fraction=config.label_fraction,
+        initial=source.id if source else None,
     )
 
 

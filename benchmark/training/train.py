@@ -36,6 +36,7 @@ class TrainingPlan:
         batch_size, epochs, learning_rate, task_weights, halve_learning_rate: as in the protocol.
         augmentation: of training films: "none", "mild" or "reference".
         label_fraction: share of each task's training samples that is used.
+        initial: final state of the model that this one is pretrained on, if it starts from one.
     """
 
     model: str
@@ -51,6 +52,7 @@ class TrainingPlan:
     augmentation: str
     encoder: str | None
     label_fraction: float = 1.0
+    initial: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ def train(
     sources = _sources(plan, data, tasks, device)
     heads = [Head(_outputs(task), task.task.kind, task.task.primary) for task in tasks.values()]
     torch.manual_seed(stream_seed(plan.seed, "initial values"))
-    model = entry.build(plan.dimensions, heads, plan.config).to(device)
+    model = entry.build(plan.dimensions, heads, plan.config)
+    if plan.initial is not None:
+        entry.load_pretrained(model, plan.initial)
+    model.to(device)
     schedule = Schedule(
         plan.seed,
         plan.epochs,
