@@ -1,80 +1,54 @@
-"""The raw MIMIC files as lazy frames, the only place that knows file names, column types and time formats.
+"""The raw MIMIC files as lazy frames, the only place that knows file names.
 
-Columns are always chosen by name, since releases insert columns in the middle of their tables. Text stays text: the
-word "None" is a value of the coma scale, and codes such as "0389" lose their meaning as numbers. Only a blank field is
-missing.
+Columns are always chosen by name, since releases insert columns in the middle of their tables.
+
+Tables of up to some million rows are read whole and checked at once. The long ones (events, and the texts of notes) are
+read as streams: what is wrong in them shows when a query runs (`collect`, `batches`), and is then looked for again to
+say in which row it stands.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from benchmark.data.columns import CHECKED, FILLED, TIMES, blank_as_null, parsed, require_unique, type_of, typed
+from benchmark.data.csv_faults import require_sound
 from benchmark.errors import UserError
-from benchmark.tasks.dia import FINDINGS
-
-TIMES = frozenset(
-    {
-        "admittime",
-        "dischtime",
-        "deathtime",
-        "edregtime",
-        "edouttime",
-        "intime",
-        "outtime",
-        "charttime",
-        "storetime",
-        "dod",
-    }
-)
-"""Columns that `scan` gives as Datetime("us"). Dates without a time of day (`dod`) become midnight."""
-
-_INTEGERS = frozenset(
-    {
-        "subject_id",
-        "hadm_id",
-        "stay_id",
-        "study_id",
-        "itemid",
-        "labevent_id",
-        "specimen_id",
-        "seq_num",
-        "icd_version",
-        "anchor_age",
-        "anchor_year",
-        "hospital_expire_flag",
-        "note_seq",
-        "StudyDate",
-        "Rows",
-        "Columns",
-    }
-)
-
-_NUMBERS = frozenset({"valuenum", "los", "StudyTime", "ref_range_lower", "ref_range_upper", *FINDINGS})
-
-_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 _CXR_FILES = {name: f"mimic-cxr-2.0.0-{name}" for name in ("metadata", "chexpert", "negbio", "split")}
+
+NEEDED = ("icu/icustays", "hosp/admissions", "hosp/patients", "icu/chartevents")
+"""Tables without which there is no data set."""
 
 TABLES = (
     "hosp/patients",
     "hosp/admissions",
     "hosp/diagnoses_icd",
+    "hosp/d_icd_diagnoses",
     "hosp/drgcodes",
     "hosp/labevents",
+    "hosp/d_labitems",
     "icu/icustays",
     "icu/chartevents",
+    "icu/d_items",
     "cxr/metadata",
     "cxr/chexpert",
     "note/discharge",
 )
 """Tables whose content enters a data set."""
 
+LONG = ("icu/chartevents", "hosp/labevents")
+"""Tables that are never read whole; nor are the texts of notes."""
+
 MARKER = "SIMULATED.json"
+
+_FOLDERS = {"iv": "MIMIC-IV", "cxr": "MIMIC-CXR", "note": "MIMIC-IV-Note"}
 
 
 class RawMimic:
@@ -84,60 +58,143 @@ class RawMimic:
         mimic_iv: folder that holds `hosp/` and `icu/`.
         mimic_cxr: folder that holds `mimic-cxr-2.0.0-metadata.csv[.gz]` and `files/`, or None.
         mimic_note: folder that holds `note/discharge.csv[.gz]`, or None.
+
+    Attributes:
+        rows: rows of every table that has been read to its end.
+
+    Raises:
+        UserError: a folder is missing, or the table that tells that it is the right one.
     """
 
     def __init__(self, mimic_iv: Path, mimic_cxr: Path | None = None, mimic_note: Path | None = None) -> None:
         self.roots: dict[str, Path | None] = {"iv": mimic_iv, "cxr": mimic_cxr, "note": mimic_note}
+        self.rows: dict[str, int] = {}
+        self._filled: dict[str, bool] = {}
         for source, root in self.roots.items():
             if root is not None and not root.is_dir():
                 raise UserError(f"--mimic-{source} {root}: no such folder")
+        if (mimic_iv / "core").is_dir() and not self.path("hosp/admissions"):
+            raise UserError(
+                f"--mimic-iv {mimic_iv}: MIMIC-IV 1.0, which has a folder core, cannot be read; take 2.0 or later"
+            )
         self._require("icu/icustays")
         if mimic_cxr is not None:
             self._require("cxr/metadata")
         if mimic_note is not None:
             self._require("note/discharge")
 
+    def require_needed(self) -> None:
+        """Find out before the long steps whether tables without which there is no data set are absent or empty."""
+        for table in NEEDED:
+            self._require(table)
+            if not self.has(table):
+                raise UserError(f"{self.path(table)} has a header but no rows")
+        for table in TABLES:
+            self.has(table)  # raises for a file without a header
+
     def path(self, table: str) -> Path | None:
-        """The table's file, plain or gzipped, or None if there is none."""
+        """The table's file, plain or gzipped, or None if there is none. Of both, the plain one."""
+        found = self._candidates(table)
+        return found[0] if found else None
+
+    def _candidates(self, table: str) -> list[Path]:
         source, stem = _place(table)
         root = self.roots[source]
         if root is None:
-            return None
-        found = (root / f"{stem}{suffix}" for suffix in (".csv", ".csv.gz"))
-        return next((path for path in found if path.is_file()), None)
+            return []
+        paths = [root / f"{stem}{suffix}" for suffix in (".csv", ".csv.gz")]
+        for path in paths:
+            if path.is_dir():
+                raise UserError(f"{path} is a folder; a file is needed")
+        return [path for path in paths if path.is_file()]
+
+    def twice(self) -> list[str]:
+        """Tables that are there both plain and gzipped."""
+        return [table for table in TABLES if len(self._candidates(table)) > 1]
 
     def has(self, table: str) -> bool:
-        """Whether the table's file exists."""
-        return self.path(table) is not None
+        """Whether the table's file exists and has a row.
+
+        Raises:
+            UserError: it exists and has no header either.
+        """
+        if table not in self._filled:
+            path = self.path(table)
+            self._filled[table] = path is not None and _has_rows(path)
+        return self._filled[table]
+
+    def lack(self, table: str) -> str | None:
+        """Why a table cannot be used: not given, without the file, without rows; None if it can."""
+        if self.has(table):
+            return None
+        source, stem = _place(table)
+        if self.roots[source] is None:
+            return f"no {_FOLDERS[source]} folder given"
+        if self.path(table) is None:
+            return f"{_FOLDERS[source]} folder without {stem + '.csv' if source == 'cxr' else table}"
+        return f"{table} has a header but no rows"
 
     def columns(self, table: str) -> list[str]:
         """Names of the table's columns in file order."""
-        return self._open(table).collect_schema().names()
+        return list(_open(self._require(table)).collect_schema().names())
 
     def scan(self, table: str, columns: Sequence[str], optional: Sequence[str] = ()) -> pl.LazyFrame:
         """Lazy frame of the named columns, typed.
 
         Args:
             table: "hosp/admissions", "icu/chartevents", "cxr/metadata", "cxr/chexpert", "note/discharge", ...
-            columns: columns that the file must have.
+            columns: columns that the file must have, in whatever case.
             optional: columns that are filled with nulls where the file lacks them.
 
         Raises:
-            UserError: the file or a column is missing. Values of a wrong type show only when the frame is collected;
-                `collect` turns that into a UserError too.
+            UserError: the file or a column is missing, or a value does not fit its column. In long tables values show
+                only when the frame is collected; `collect` and `batches` turn that into a UserError too.
         """
-        present = self.columns(table)
-        missing = [name for name in columns if name not in present]
-        if missing:
-            raise UserError(f"{self.path(table)}: no column {', '.join(missing)}; the file has {', '.join(present)}")
-        wanted = [*columns, *optional]
-        numeric = {name: _type(name) for name in wanted if name in present and _type(name) != pl.String}
-        blank = {name: "" for name in wanted if name in present and (name in TIMES or name in numeric)}
-        frame = self._open(table, schema_overrides=numeric, null_values=blank)
-        return frame.select(_column(name, name in present) for name in wanted)
+        path = self._require(table)
+        names = _names(self.columns(table), columns, optional, path)
+        if table in LONG or "text" in columns:
+            frame = self._stream(table, path, names)
+        else:
+            frame = self._read(table, path, names).lazy()
+        absent = [pl.lit(None, dtype=type_of(name)).alias(name) for name in optional if name not in names]
+        return frame.with_columns(absent).select(*columns, *optional)
+
+    def _read(self, table: str, path: Path, names: dict[str, str]) -> pl.DataFrame:
+        frame = _open(path)
+        last = frame.collect_schema().names()[-1]
+        try:
+            chosen = [pl.col(found).alias(name) for name, found in names.items()]
+            text = frame.select(*chosen, pl.col(last).alias("\0last")).collect(engine="streaming")
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise _located(path, table, error) from error
+        # The reader fills rows that are too short with nulls. They can only be where the last column is null.
+        if text["\0last"].null_count() and require_sound(path) != text.height:
+            raise UserError(f"{path}: rows cannot be told apart, probably for quotation marks in the wrong place")
+        text = blank_as_null(text.drop("\0last"))
+        read = typed(text, table, path)
+        require_unique(read, table, path)
+        self.rows[table] = read.height
+        return read
+
+    def _stream(self, table: str, path: Path, names: dict[str, str]) -> pl.LazyFrame:
+        numeric = {found: type_of(name) for name, found in names.items() if type_of(name) in (pl.Int64, pl.Float64)}
+        blank = {found: "" for name, found in names.items() if name != "text"}
+        frame = _open(path, schema_overrides=numeric, null_values=blank)
+        other = {found: name for name, found in names.items() if name != found}
+        frame = frame.rename(other) if other else frame
+        guard = _Guard(self.rows, table)
+        required = [name for name in FILLED[table] if name in names]
+        looks = [guard.counting] + [guard.filled] * (len(required) - 1)
+        seen = (
+            pl.col(name).map_batches(look, pl.Boolean, is_elementwise=True)
+            for name, look in zip(required, looks, strict=True)
+        )
+        # Before all other conditions, so that the guard sees every row.
+        frame = frame.filter(pl.all_horizontal(seen))
+        return frame.select(parsed(name) if name in TIMES else pl.col(name) for name in names)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every table that can be read, by name; they tell releases apart."""
+        """Bytes of every table that can be read, by name."""
         paths = {table: self.path(table) for table in TABLES}
         return {table: path.stat().st_size for table, path in paths.items() if path is not None}
 
@@ -174,22 +231,112 @@ class RawMimic:
             raise UserError(f"table {table} not found ({where})")
         return path
 
-    def _open(self, table: str, **options: Any) -> pl.LazyFrame:
-        path = self._require(table)
-        try:
-            frame = pl.scan_csv(path, infer_schema=False, **options)
-            frame.collect_schema()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise UserError(f"{path} cannot be read as CSV: {error}") from error
-        return frame
-
 
 def collect(frame: pl.LazyFrame, table: str) -> pl.DataFrame:
     """Run a query on `table` in batches; a value that does not fit its column is a `UserError`."""
     try:
         return frame.collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"table {table} has a value that cannot be read: {str(error).splitlines()[0]}") from error
+        raise _located(_scanned(frame), table, error) from error
+
+
+def batches(frame: pl.LazyFrame, table: str, size: int | None = None) -> Iterator[pl.DataFrame]:
+    """The result of a query on `table`, some rows at a time and in order; errors as in `collect`."""
+    try:
+        yield from frame.collect_batches(chunk_size=size, engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _located(_scanned(frame), table, error) from error
+
+
+class _Guard:
+    """Looks at columns that are never blank while they stream by, and counts rows.
+
+    The reader fills a row that has too few fields with nulls, so that this finds rows that were cut short.
+    """
+
+    def __init__(self, rows: dict[str, int], table: str) -> None:
+        self.rows, self.table, self.count = rows, table, 0
+
+    def counting(self, column: pl.Series) -> pl.Series:
+        self.count += len(column)
+        self.rows[self.table] = self.count
+        return self.filled(column)
+
+    def filled(self, column: pl.Series) -> pl.Series:
+        if column.null_count():
+            raise ValueError(f"blank {column.name}")
+        return column.is_not_null()
+
+
+def _scanned(frame: pl.LazyFrame) -> Path | None:
+    """The file that a query reads, by its plan."""
+    found = re.findall(r"Csv SCAN \[(.+)\]", frame.explain(optimized=False))
+    return Path(found[0]) if found else None
+
+
+def _located(path: Path | None, table: str, error: Exception) -> UserError:
+    """The reason of a failed query, with the row if it can be found."""
+    if path is None:
+        return UserError(f"table {table} cannot be read: {str(error).splitlines()[0]}")
+    try:
+        _search(path, table)
+    except UserError as fault:
+        return fault
+    return UserError(f"{path} cannot be read: {str(error).splitlines()[0]}")
+
+
+def _search(path: Path, table: str) -> None:
+    """Raise a UserError for the first value that does not fit its column, or for the row where the file is broken."""
+    before = 0
+    frame = _open(path)
+    names = {found: name for found in frame.collect_schema().names() if (name := CHECKED.get(_plain(found)))}
+    try:
+        for text in frame.select(pl.col(found).alias(name) for found, name in names.items()).collect_batches():
+            typed(blank_as_null(text), table, path, before)
+            before += text.height
+    except (pl.exceptions.PolarsError, OSError):
+        pass  # the file itself is broken
+    require_sound(path)
+
+
+def _open(path: Path, **options: Any) -> pl.LazyFrame:
+    try:
+        frame = pl.scan_csv(path, infer_schema=False, glob=False, **options)
+        frame.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        require_sound(path)
+        raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+    return frame
+
+
+def _has_rows(path: Path) -> bool:
+    frame = _open(path)
+    try:
+        return frame.head(1).collect().height > 0
+    except (pl.exceptions.PolarsError, OSError):
+        return True  # it has something; what is wrong with it is said when it is read
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower()
+
+
+def _names(present: Sequence[str], columns: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, str]:
+    """Names in the file of the wanted columns that are there."""
+    by_plain: dict[str, list[str]] = {}
+    for name in present:
+        by_plain.setdefault(_plain(name.split("_duplicated_")[0]), []).append(name)
+    names = {}
+    for name in (*columns, *optional):
+        found = by_plain.get(_plain(name), [])
+        if len(found) > 1:
+            raise UserError(f"{path}: {len(found)} columns are called {name}")
+        if found:
+            names[name] = found[0]
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(missing)}; the file has {', '.join(present)}")
+    return names
 
 
 def _place(table: str) -> tuple[str, str]:
@@ -208,20 +355,3 @@ def _place(table: str) -> tuple[str, str]:
     raise ValueError(
         f"unknown table {table!r}; names look like hosp/admissions, icu/icustays, cxr/metadata, note/discharge"
     )
-
-
-def _type(name: str) -> pl.DataType:
-    if name in _INTEGERS:
-        return pl.Int64()
-    return pl.Float64() if name in _NUMBERS else pl.String()
-
-
-def _column(name: str, present: bool) -> pl.Expr:
-    if name in TIMES:
-        if not present:
-            return pl.lit(None, dtype=pl.Datetime("us")).alias(name)
-        text = pl.col(name)
-        if name == "dod":
-            text = text.str.slice(0, 10) + " 00:00:00"
-        return text.str.to_datetime(_FORMAT, time_unit="us")
-    return pl.col(name) if present else pl.lit(None, dtype=_type(name)).alias(name)
