@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import polars as pl
 
 from benchmark.data.discretiser import TOLERANCE
 from benchmark.data.raw import RawMimic, collect
+from benchmark.data.rules import Rules
 from benchmark.tasks import rea
 
 GRACE = pd.Timedelta(hours=6)
@@ -33,9 +35,11 @@ class Cohort:
 
     Attributes:
         stays: one row a stay, sorted by stay_id: subject_id, hadm_id, stay_id, intime, outtime, admittime, dischtime,
-            los_hours, age, gender, race, died_in_hospital, died_in_icu, death_hour (hours from ICU admission, NaN for
-            survivors), ward_death, readmitted, late_death, dropped (see `benchmark.tasks.rea`).
-        admissions: all admissions, cohort or not: subject_id, hadm_id, admittime, dischtime.
+            los_hours, age, gender, race, died_in_hospital, died_in_icu, death_hour (hours from ICU admission to the
+            moment of death, NaN where none is known), ward_death, readmitted, late_death, dropped (see
+            `benchmark.tasks.rea`).
+        admissions: all admissions, cohort or not: subject_id, hadm_id, admittime, dischtime, start (from when on a film
+            or note belongs to it), row (in the file).
         steps: the selection, in order.
     """
 
@@ -57,28 +61,37 @@ class _Selection:
         return kept
 
 
-def build_cohort(raw: RawMimic) -> Cohort:
+def build_cohort(raw: RawMimic, rules: Rules = Rules()) -> Cohort:
     """Select stays: no change of unit, one stay an admission, adults, length of stay known and above zero.
 
     Deaths and returns are worked out before the age filter, on the stays that remain by then: a return is the patient's
     next admission with such a stay.
     """
     stays, admissions, patients = _tables(raw)
+    counted = stays
     selection = _Selection(stays)
     same_unit = stays[stays.first_careunit == stays.last_careunit]
     stays = selection.apply(same_unit, "no change of unit", "first and last care unit differ")
     joined = stays.merge(admissions, on=["subject_id", "hadm_id"]).merge(patients, on="subject_id")
     stays = selection.apply(joined, "known admission and patient", "no row in admissions or patients")
-    single = stays[~stays.duplicated("hadm_id", keep=False)]
-    stays = selection.apply(single, "one stay an admission", "admission has several remaining stays")
-    stays = _outcomes(stays.reset_index(drop=True))
-    stays["age"] = stays.anchor_age + stays.intime.dt.year - stays.anchor_year
+    counted = stays if rules.count_stays == "after_transfers" else counted
+    repeated = counted.hadm_id[counted.duplicated("hadm_id")]
+    reason = "admission has several remaining stays" if counted is stays else "admission has several stays"
+    stays = selection.apply(stays[~stays.hadm_id.isin(repeated)], "one stay an admission", reason)
+    stays = _outcomes(stays.reset_index(drop=True), admissions, rules)
+    stays["age"] = _age(stays, rules)
     stays = selection.apply(stays[stays.age >= ADULT], "adults", f"younger than {ADULT}")
     stays = selection.apply(stays[stays.los_hours.notna()], "length of stay known", "blank los")
     positive = stays[stays.los_hours > TOLERANCE]
     stays = selection.apply(positive, "length of stay above zero", "los is zero or negative")
+    if rules.diagnoses == "joined_with_dictionary":
+        coded = stays[stays.hadm_id.isin(read_diagnoses(raw, stays, rules).hadm_id)]
+        stays = selection.apply(coded, "known diagnosis", "no diagnosis whose code is in d_icd_diagnoses")
     stays = stays.sort_values("stay_id", ignore_index=True)
-    columns = ["subject_id", "hadm_id", "admittime", "dischtime"]
+    admissions["start"] = admissions.admittime
+    if rules.admission_start == "edregtime":
+        admissions["start"] = admissions[["edregtime", "admittime"]].min(axis=1)
+    columns = ["subject_id", "hadm_id", "admittime", "dischtime", "start", "row"]
     return Cohort(stays, admissions[columns].sort_values("hadm_id", ignore_index=True), tuple(selection.steps))
 
 
@@ -87,31 +100,83 @@ def _tables(raw: RawMimic) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     stays = collect(raw.scan("icu/icustays", columns), "icu/icustays").to_pandas()
     stays["los_hours"] = stays.pop("los") * 24.0
     columns = ["subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "hospital_expire_flag"]
-    frame = raw.scan("hosp/admissions", columns, optional=["race"])
+    frame = raw.scan("hosp/admissions", columns, optional=["race", "edregtime"]).with_row_index("row")
     admissions = collect(frame, "hosp/admissions").to_pandas()
     columns = ["subject_id", "gender", "anchor_age", "anchor_year", "dod"]
     patients = collect(raw.scan("hosp/patients", columns), "hosp/patients").to_pandas()
     return stays, admissions, patients
 
 
-def _outcomes(stays: pd.DataFrame) -> pd.DataFrame:
-    """Adds the death flags and the components of the readmission label.
+def _age(stays: pd.DataFrame, rules: Rules) -> pd.Series:
+    if rules.age == "at_admission":
+        return stays.anchor_age + stays.intime.dt.year - stays.anchor_year
+    # The published pipeline keeps a rule for negative ages from data in which the oldest had such.
+    return stays.anchor_age.mask(stays.anchor_age < 0, 90)
 
-    The date of death is known by day only; it is never compared with hours.
+
+def _outcomes(stays: pd.DataFrame, admissions: pd.DataFrame, rules: Rules) -> pd.DataFrame:
+    """Adds the death flags, the hour of death and the components of the readmission label."""
+    # Of two admissions that begin at the same moment the published order is that of the file.
+    ties = [] if rules.readmission == "published" else ["stay_id"]
+    stays = stays.sort_values(["subject_id", "admittime", *ties], ignore_index=True)
+    stays = stays.join(_recorded_deaths(stays) if rules.death == "recorded" else _timed_deaths(stays))
+    if rules.readmission == "any_admission":
+        stays["next_admittime"] = _next_admission(stays, admissions)
+    else:
+        stays["next_admittime"] = stays.groupby("subject_id").admittime.shift(-1)
+    return stays.join(rea.components(stays, rules))
+
+
+def _recorded_deaths(stays: pd.DataFrame) -> pd.DataFrame:
+    """Death flags by the record. The date of death is known by day only; it is never compared with hours."""
+    deaths = stays[[]].copy()
+    deaths["died_in_hospital"] = (stays.hospital_expire_flag == 1) | stays.deathtime.notna()
+    moment = stays.deathtime.fillna(stays.dischtime).where(deaths.died_in_hospital)
+    deaths["died_in_icu"] = deaths.died_in_hospital & (moment <= stays.outtime + GRACE)
+    return deaths.assign(death_hour=_hours(moment - stays.intime))
+
+
+def _timed_deaths(stays: pd.DataFrame) -> pd.DataFrame:
+    """Death flags of the published pipeline: the day of death counts as its first moment."""
+    deaths = stays[[]].copy()
+    deaths["died_in_hospital"] = stays.deathtime.between(stays.admittime, stays.dischtime)
+    in_stay = [moment.between(stays.intime, stays.outtime) for moment in (stays.dod, stays.deathtime)]
+    deaths["died_in_icu"] = in_stay[0] | in_stay[1]
+    return deaths.assign(death_hour=_hours(stays.deathtime - stays.intime))
+
+
+def _hours(duration: pd.Series) -> pd.Series:
+    return duration.dt.total_seconds() / 3600
+
+
+def _next_admission(stays: pd.DataFrame, admissions: pd.DataFrame) -> np.ndarray:
+    """Begin of the patient's first admission of any kind after the discharge of each stay's admission."""
+    left = stays[["subject_id", "dischtime"]].assign(place=np.arange(len(stays)))
+    left = left[left.dischtime.notna()].sort_values("dischtime")
+    right = admissions[["subject_id", "admittime"]].dropna().sort_values("admittime")
+    found = pd.merge_asof(
+        left,
+        right,
+        left_on="dischtime",
+        right_on="admittime",
+        by="subject_id",
+        direction="forward",
+        allow_exact_matches=False,
+    )
+    return found.set_index("place").admittime.reindex(np.arange(len(stays))).to_numpy()
+
+
+def read_diagnoses(raw: RawMimic, stays: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
+    """Coded diagnoses of the stays' admissions: hadm_id, icd_code (stripped), icd_version; duplicates removed.
+
+    Args:
+        raw: the raw files. rules: with `diagnoses=joined_with_dictionary` only codes that the dictionary has, in
+            whatever version. stays: subject_id, hadm_id.
     """
-    stays = stays.sort_values(["subject_id", "admittime", "stay_id"], ignore_index=True)
-    stays["died_in_hospital"] = (stays.hospital_expire_flag == 1) | stays.deathtime.notna()
-    death = stays.deathtime.fillna(stays.dischtime).where(stays.died_in_hospital)
-    stays["died_in_icu"] = stays.died_in_hospital & (death <= stays.outtime + GRACE)
-    stays["death_hour"] = (death - stays.intime).dt.total_seconds() / 3600
-    stays["next_admittime"] = stays.groupby("subject_id").admittime.shift(-1)
-    return stays.join(rea.components(stays))
-
-
-def read_diagnoses(raw: RawMimic, hadm_ids: pd.Series) -> pd.DataFrame:
-    """Coded diagnoses of some admissions: hadm_id, icd_code (stripped), icd_version; duplicates removed."""
-    frame = raw.scan("hosp/diagnoses_icd", ["hadm_id", "icd_code", "icd_version"])
-    wanted = pl.Series(sorted(set(hadm_ids)), dtype=pl.Int64)
-    frame = frame.filter(pl.col("hadm_id").is_in(wanted.implode()) & pl.col("icd_code").is_not_null())
-    frame = frame.with_columns(pl.col("icd_code").str.strip_chars()).unique()
+    frame = raw.scan("hosp/diagnoses_icd", ["subject_id", "hadm_id", "icd_code", "icd_version"])
+    wanted = pl.from_pandas(stays[["subject_id", "hadm_id"]].drop_duplicates()).lazy()
+    frame = frame.filter(pl.col("icd_code").is_not_null()).join(wanted, on=["subject_id", "hadm_id"], how="semi")
+    if rules.diagnoses == "joined_with_dictionary":
+        frame = frame.join(raw.scan("hosp/d_icd_diagnoses", ["icd_code"]), on="icd_code", how="semi")
+    frame = frame.select("hadm_id", pl.col("icd_code").str.strip_chars(), "icd_version").unique()
     return collect(frame.sort("hadm_id", "icd_version", "icd_code"), "hosp/diagnoses_icd").to_pandas()

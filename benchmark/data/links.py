@@ -12,6 +12,7 @@ import polars as pl
 
 from benchmark.data.films import looks_whole
 from benchmark.data.raw import RawMimic, collect
+from benchmark.data.rules import Rules
 from benchmark.tasks.dia import FINDINGS
 
 MOMENT = "datetime64[us]"
@@ -30,17 +31,26 @@ def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:
     return day + pl.duration(seconds=seconds, time_unit="us")
 
 
-def read_films(raw: RawMimic) -> tuple[pd.DataFrame, pd.DataFrame]:
+CODED_VIEW = "ViewCodeSequence_CodeMeaning"
+
+
+def read_films(raw: RawMimic, rules: Rules = Rules()) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All anterior-posterior films whose file is there, and those whose file is not.
 
     Returns:
-        Two frames of subject_id, study_id, dicom_id, time, sorted by dicom_id, rows numbered from 0; the first with
-        `whole`: False where a study has several films and this one's file looks broken.
+        Two frames of subject_id, study_id, dicom_id, time, row (in the metadata table), sorted by dicom_id, rows
+        numbered from 0; the first with `whole`: False where a study has several films and this one's file looks broken.
     """
     columns = ["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"]
-    frame = raw.scan("cxr/metadata", columns).filter(pl.col("ViewPosition") == "AP")
+    frame = raw.scan("cxr/metadata", columns, optional=[CODED_VIEW]).with_row_index("row")
+    view = pl.col("ViewPosition")
+    frontal = view == "AP"
+    if rules.views == "ap_or_coded":
+        coded = pl.col(CODED_VIEW).str.strip_chars().str.to_lowercase() == "antero-posterior"
+        frontal = frontal | ((view.fill_null("").str.strip_chars() == "") & coded)
     time = study_time(pl.col("StudyDate"), pl.col("StudyTime")).alias("time")
-    frame = frame.select("subject_id", "study_id", "dicom_id", time).sort("dicom_id")
+    frame = frame.filter(frontal).select("subject_id", "study_id", "dicom_id", time, pl.col("row").cast(pl.Int64))
+    frame = frame.sort("dicom_id")
     films = collect(frame, "cxr/metadata").to_pandas()
     there = _asked(Path.is_file, raw, films)
     films, absent = films[there].reset_index(drop=True), films[~there].reset_index(drop=True)
@@ -63,12 +73,12 @@ def read_findings(raw: RawMimic) -> pd.DataFrame:
     return collect(frame.sort("study_id"), "cxr/chexpert").to_pandas()
 
 
-def latest_film(windows: pd.DataFrame, films: pd.DataFrame) -> np.ndarray:
+def latest_film(windows: pd.DataFrame, films: pd.DataFrame, rules: Rules = Rules()) -> np.ndarray:
     """The patient's last film in each window, -1 where there is none.
 
     Args:
         windows: subject_id, start, end (both ends belong to the window); no blanks.
-        films: as `read_films` gives them. Of several films at one moment the smallest dicom_id counts.
+        films: as `read_films` gives them. rules: which of several films of one moment counts.
 
     Returns:
         Row numbers of `films`, one a window.
@@ -79,9 +89,9 @@ def latest_film(windows: pd.DataFrame, films: pd.DataFrame) -> np.ndarray:
     >>> latest_film(windows, films).tolist()
     [0, 1, -1, -1, -1]
     """
-    candidates = films[["subject_id", "dicom_id", "time"]].assign(film=np.arange(len(films)))
-    candidates = candidates[candidates.time.notna()].sort_values(["time", "dicom_id"])
-    candidates = candidates.drop_duplicates(["subject_id", "time"])
+    candidates = films.assign(film=np.arange(len(films)))[films.time.notna().to_numpy()]
+    candidates = preferred(candidates, rules).drop_duplicates(["subject_id", "time"])
+    candidates = candidates[["subject_id", "time", "film"]].sort_values("time")
     ordered = windows[["subject_id", "start", "end"]].assign(window=np.arange(len(windows))).sort_values("end")
     # The join refuses keys of unequal units.
     ordered["end"], candidates["time"] = ordered.end.astype(MOMENT), candidates.time.astype(MOMENT)
@@ -92,13 +102,20 @@ def latest_film(windows: pd.DataFrame, films: pd.DataFrame) -> np.ndarray:
     return rows
 
 
-def enclosing(moments: pd.DataFrame, intervals: pd.DataFrame) -> np.ndarray:
+def preferred(films: pd.DataFrame, rules: Rules) -> pd.DataFrame:
+    """The films in the order in which one is chosen among those of one moment or study."""
+    if rules.film_choice == "smallest_id":
+        return films.sort_values("dicom_id", kind="stable")
+    return films.sort_values("row", ascending=False, kind="stable")
+
+
+def enclosing(moments: pd.DataFrame, intervals: pd.DataFrame, latest: str = "start") -> np.ndarray:
     """The interval of the same patient that a moment lies in, -1 where there is none.
 
     Args:
         moments: subject_id, time (NaT lies in no interval).
-        intervals: subject_id, start, end (both ends belong to it). Of several the one that began last counts, then the
-            one that stands first.
+        intervals: subject_id, start, end (both ends belong to it) and the column `latest`. Of several the one with the
+            largest value in that column counts (by default the one that began last), then the one that stands first.
 
     Returns:
         Row numbers of `intervals`, one a moment.
@@ -110,10 +127,11 @@ def enclosing(moments: pd.DataFrame, intervals: pd.DataFrame) -> np.ndarray:
     [0, 1, 0, -1, 2, -1]
     """
     left = moments[["subject_id", "time"]].assign(moment=np.arange(len(moments)))
-    right = intervals[["subject_id", "start", "end"]].assign(interval=np.arange(len(intervals)))
+    right = intervals[list(dict.fromkeys(["subject_id", "start", "end", latest]))]
+    right = right.assign(interval=np.arange(len(intervals)))
     pairs = left.merge(right[right.subject_id.isin(left.subject_id)], on="subject_id")
     pairs = pairs[(pairs.start <= pairs.time) & (pairs.time <= pairs.end)]
-    pairs = pairs.sort_values(["moment", "start", "interval"], ascending=[True, False, True])
+    pairs = pairs.sort_values(["moment", latest, "interval"], ascending=[True, False, True])
     pairs = pairs.drop_duplicates("moment")
     rows = np.full(len(moments), -1, dtype=np.int64)
     rows[pairs.moment.to_numpy()] = pairs.interval.to_numpy()

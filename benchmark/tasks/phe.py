@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.data.phenotypes import PHENOTYPES, phenotypes_of
+from benchmark.data.rules import Rules
 from benchmark.tasks.record import Task
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ TASK = Task(
 )
 
 
-def samples(stays: pd.DataFrame, diagnoses: pd.DataFrame) -> pd.DataFrame:
+def samples(stays: pd.DataFrame, diagnoses: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
     """Stays with events whose admission has coded diagnoses, and which of the 25 groups these touch.
 
     Args:
         stays: stay_id, hadm_id, los_hours, first_event (hours; NaN without events).
-        diagnoses: hadm_id, icd_code, icd_version; any order, duplicates allowed.
+        diagnoses: hadm_id, icd_code, icd_version; any order, duplicates allowed. rules: which codes make a group.
 
     Returns:
         stay_id, hour (end of the input: the whole stay), y0 .. y24.
@@ -54,6 +55,6 @@ def samples(stays: pd.DataFrame, diagnoses: pd.DataFrame) -> pd.DataFrame:
     columns = ["hadm_id", "icd_code", "icd_version"]
     relevant = diagnoses.loc[diagnoses.hadm_id.isin(row.keys()), columns].drop_duplicates()
     for hadm, code, version in relevant.itertuples(index=False):
-        labels[row[hadm], list(phenotypes_of(code, version))] = 1.0
+        labels[row[hadm], list(phenotypes_of(code, version, rules))] = 1.0
     table = chosen[["stay_id"]].assign(hour=chosen.los_hours)
     return table.assign(**{f"y{index}": labels[:, index] for index in range(labels.shape[1])})

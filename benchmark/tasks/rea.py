@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmark.data.rules import Rules
 from benchmark.tasks.record import Task
 
 if TYPE_CHECKING:
@@ -27,17 +28,19 @@ COMPONENTS = ("ward_death", "readmitted", "late_death")
 """The three ways to a positive label."""
 
 
-def components(stays: pd.DataFrame) -> pd.DataFrame:
+def components(stays: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
     """The three ways to a positive label, and the stays that have none because the patient died in the unit.
 
     Args:
-        stays: stay_id, dischtime, next_admittime (of the patient's next admission with a stay of the cohort), dod (date
-            of death, midnight), died_in_hospital, died_in_icu.
+        stays: stay_id, dischtime, next_admittime (of the patient's next admission), dod (date of death, midnight),
+            died_in_hospital, died_in_icu.
+        rules: with `readmission=published` any admission or death that is not 30 days after discharge counts, those
+            before it included, and a day of death begins at midnight.
 
     Returns:
-        `COMPONENTS` (booleans) and dropped, one row a stay. The date of death is compared with
-        the day of discharge, never with its hour: a date says nothing about hours. A death before the day of discharge
-        of a patient discharged alive is an error of the record and no death after discharge.
+        `COMPONENTS` (booleans) and dropped, one row a stay. By default the date of death is compared with the day of
+        discharge, never with its hour: a date says nothing about hours. A death before the day of discharge of a
+        patient discharged alive is an error of the record and no death after discharge.
 
     >>> import pandas as pd
     >>> day = lambda *days: pd.to_datetime([None if d is None else f"2150-03-{d:02d}" for d in days])
@@ -57,11 +60,16 @@ def components(stays: pd.DataFrame) -> pd.DataFrame:
     5       False       False       False    False
     """
     gap = (stays.next_admittime - stays.dischtime).dt.total_seconds() / 86400
-    days_to_death = (stays.dod - stays.dischtime.dt.normalize()).dt.days
     table = stays[[]].copy()
     table["ward_death"] = stays.died_in_hospital & ~stays.died_in_icu
-    table["readmitted"] = (gap > 0) & (gap <= DAYS)
-    table["late_death"] = ~stays.died_in_hospital & days_to_death.between(0, DAYS)
+    if rules.readmission == "published":
+        table["readmitted"] = gap < DAYS
+        days_to_death = (stays.dod - stays.dischtime).dt.total_seconds() / 86400
+        table["late_death"] = ~stays.died_in_hospital & ~stays.died_in_icu & (days_to_death < DAYS)
+    else:
+        table["readmitted"] = (gap > 0) & (gap <= DAYS)
+        days_to_death = (stays.dod - stays.dischtime.dt.normalize()).dt.days
+        table["late_death"] = ~stays.died_in_hospital & days_to_death.between(0, DAYS)
     table["dropped"] = stays.died_in_hospital & stays.died_in_icu
     return table
 

@@ -140,7 +140,7 @@ def test_diagnoses_are_stripped_and_single(tmp_path):
     hospital.diagnosis(2, 20, "41071", 9)
     hospital.stay(1, 10, 100)
     raw = RawMimic(hospital.write(tmp_path, compress=False)["mimic_iv"])
-    table = read_diagnoses(raw, pd.Series([10]))
+    table = read_diagnoses(raw, pd.DataFrame({"subject_id": [1], "hadm_id": [10]}))
     assert table.values.tolist() == [[10, "0389", 9], [10, "4019", 9], [10, "4019", 10]]
 
 

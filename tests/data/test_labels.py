@@ -15,18 +15,18 @@ INTIME, OUTTIME, DISCHARGE = 10.0, 100.0, 240.0
 
 def stays() -> pd.DataFrame:
     row = {"subject_id": 1, "hadm_id": 10, "stay_id": 100, "intime": START + hours(INTIME)}
-    row |= {"outtime": START + hours(OUTTIME), "los_hours": OUTTIME - INTIME, "first_event": 0.5}
+    row |= {"outtime": START + hours(OUTTIME), "los_hours": OUTTIME - INTIME, "first_event": 0.5, "first_charted": 0.5}
     row |= dict.fromkeys(("died_in_hospital", "ward_death", "readmitted", "late_death", "dropped"), False)
     return pd.DataFrame([row | {"death_hour": float("nan")}])
 
 
 def admissions() -> pd.DataFrame:
-    times = {"admittime": [START], "dischtime": [START + hours(DISCHARGE)]}
-    return pd.DataFrame({"subject_id": [1], "hadm_id": [10], **times})
+    times = {"start": [START], "dischtime": [START + hours(DISCHARGE)]}
+    return pd.DataFrame({"subject_id": [1], "hadm_id": [10], "row": [0], **times})
 
 
 def film(at: float) -> pd.DataFrame:
-    row = {"subject_id": 1, "study_id": 5, "dicom_id": "a", "time": START + hours(at), "whole": True}
+    row = {"subject_id": 1, "study_id": 5, "dicom_id": "a", "time": START + hours(at), "row": 0, "whole": True}
     return pd.DataFrame([row])
 
 

@@ -14,6 +14,7 @@ from benchmark.tasks import TASKS, dec, dia, drg, ihm, los, phe, rea
 from benchmark.tasks.draw import draw_hour, first_hour, last_hour
 
 NAN = float("nan")
+SURVIVES = {"died_in_hospital": False, "death_hour": NAN}
 
 
 def test_records_are_in_the_order_of_the_paper():
@@ -33,7 +34,7 @@ def test_remaining_length_of_stay_buckets():
 
 
 def test_length_that_is_a_whole_number_by_rounding_alone():
-    stays = pd.DataFrame({"stay_id": [1], "los_hours": [5.0 - 1e-9], "first_event": [0.0]})
+    stays = pd.DataFrame({"stay_id": [1], "los_hours": [5.0 - 1e-9], "first_event": [0.0]}).assign(**SURVIVES)
     assert los.samples(stays)[["hour", "y0"]].values.tolist() == [[5.0, 0.0]]
 
 
@@ -45,7 +46,7 @@ def test_length_that_is_a_whole_number_by_rounding_alone():
     task=st.sampled_from(["los", "dec"]),
 )
 def test_drawn_hours_lie_after_the_first_event_and_within_the_stay(stay, length, event, task):
-    hour = draw_hour(task, stay, first_hour(event), last_hour(length))
+    hour = draw_hour(task, stay, int(first_hour(event)), int(last_hour(length)))
     candidates = [t for t in range(5, math.floor(length + 1e-6) + 1) if t > event]
     assert (hour in candidates) if candidates else (hour is None)
 
@@ -65,7 +66,7 @@ def test_mortality_window_forgives_rounding_alone():
 
 def test_decompensation_horizon_is_exclusive():
     stays = pd.DataFrame({"stay_id": [1, 1], "los_hours": [5.0, 5.0], "first_event": [0.0, 0.0]})
-    table = dec.samples(stays.assign(death_hour=[29.0, 28.999]))
+    table = dec.samples(stays.assign(death_hour=[29.0, 28.999], died_in_hospital=True))
     assert table.y0.tolist() == [0.0, 1.0]
 
 
