@@ -14,11 +14,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Literal
-
-import pandas as pd
 
 Status = Literal["found", "missing", "empty", "truncated"]
 STATUSES: tuple[Status, ...] = ("found", "missing", "empty", "truncated")
@@ -32,10 +30,12 @@ class Section:
         text: the cleaned section, or None if there is nothing to read.
         status: "found"; "missing" (no such heading); "empty" (a heading without words); "truncated" (no
             heading ends the section, or for a history the first that does belongs to the hospital course or later).
+        heading: the words that began it, in lower case; None if it is missing.
     """
 
     text: str | None
     status: Status
+    heading: str | None = field(default=None, compare=False, repr=False)
 
 
 _HISTORY_STARTS = (
@@ -108,11 +108,12 @@ _ANYTHING = r"(?![\w-]).*$"
 
 def _headings(names: Iterable[str], rest: str) -> str:
     choice = "|".join(re.escape(name).replace(r"\ ", r"[ \t]+") for name in sorted(names, key=len, reverse=True))
-    return rf"^[ \t]*(?:{choice}){rest}"
+    return rf"(?:{choice}){rest}"
 
 
 def _pattern(*headings: str) -> re.Pattern[str]:
-    return re.compile("|".join(headings), re.IGNORECASE | re.MULTILINE)
+    # A search for the line end before a heading is many times faster than one for a line's beginning.
+    return re.compile(rf"\n[ \t]*(?:{'|'.join(headings)})", re.IGNORECASE | re.MULTILINE)
 
 
 _ANY_COURSE = _headings((*_COURSE_STARTS, "(brief) hospital course"), _ANYTHING)
@@ -153,10 +154,11 @@ def find_section(text: str, name: str) -> Section:
     Section(text=None, status='missing')
     """
     rule = _RULES[name]
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = "\n" + text.replace("\r\n", "\n").replace("\r", "\n")
     limit = rule.limit.search(text) if rule.limit else None
     starts = list(rule.start.finditer(text, 0, limit.start() if limit else len(text)))
     status: Status = "missing"
+    heading: str | None = None
     for start, following in zip_longest(starts, starts[1:]):
         end = rule.end.search(text, start.end())
         stop = end.start() if end else len(text)
@@ -164,12 +166,17 @@ def find_section(text: str, name: str) -> Section:
             if following is not None and following.start() < stop:
                 continue
             if end is None or rule.late.match(text, stop):
-                return Section(None, "truncated")
+                return Section(None, "truncated", _name(start))
         body = clean((start["inline"] or "") + text[start.end() : stop])
         if any(character.isalnum() for character in body):
-            return Section(body, "found" if end else "truncated")
-        status = "empty"
-    return Section(None, status)
+            return Section(body, "found" if end else "truncated", _name(start))
+        status, heading = "empty", _name(start)
+    return Section(None, status, heading)
+
+
+def _name(start: re.Match[str]) -> str:
+    """The heading alone, in lower case."""
+    return " ".join(start.group().partition(":")[0].lower().split())
 
 
 def statistics(statuses: Iterable[str]) -> dict[str, int]:
@@ -180,15 +187,3 @@ def statistics(statuses: Iterable[str]) -> dict[str, int]:
     """
     counts = Counter(statuses)
     return {status: counts[status] for status in STATUSES}
-
-
-def one_per_admission(notes: pd.DataFrame) -> pd.DataFrame:
-    """One discharge summary an admission: type "DS" before others, then the latest, then the highest sequence number.
-
-    Args:
-        notes: columns `hadm_id, note_type, charttime, note_seq` and any others. Rows without an admission are left out.
-    """
-    ordered = notes[notes["hadm_id"].notna()].copy()
-    ordered["_summary"] = ordered["note_type"].astype("string").str.strip().eq("DS").fillna(False).astype(bool)
-    ordered = ordered.sort_values(["hadm_id", "_summary", "charttime", "note_seq"], na_position="first", kind="stable")
-    return ordered.drop_duplicates("hadm_id", keep="last").drop(columns="_summary").reset_index(drop=True)

@@ -191,7 +191,8 @@ SWITCHES: tuple[Switch, ...] = (
         "stored_last",
         "largest",
         stored_last="the one stored last, then by the quality of the source",
-        largest="the largest; of heart rate, mean pressure and respiratory rate the last in alphabetical order",
+        largest="the largest; of heart rate, mean pressure, respiratory rate and coma scale the last in alphabetical "
+        "order",
     ),
     _switch(
         "levels",
@@ -207,7 +208,7 @@ SWITCHES: tuple[Switch, ...] = (
         "inside_stay",
         "inside_stay",
         inside_stay="are not used",
-        day_before="count as hour 0 if charted for the stay within the 24 hours before",
+        day_before="count as hour 0 if charted for the stay within the 24 hours before and not again at hour 0",
     ),
     _switch(
         "statistics",
@@ -297,8 +298,8 @@ SWITCHES: tuple[Switch, ...] = (
         "same_admission",
         "same_admission",
         same_admission="that of the same admission, written at discharge",
-        previous_admission="the latest that was charted before the admission to the ICU (or before the film), so that "
-        "nothing of the stay can be in it",
+        previous_admission="that of the latest earlier admission, ended and charted before the admission to the "
+        "ICU (or before the film), so that nothing of the stay can be in it; DRG reads the course as ever",
     ),
     _switch(
         "several_notes",
@@ -306,7 +307,7 @@ SWITCHES: tuple[Switch, ...] = (
         "latest",
         "last_in_file",
         latest="the latest by time, then by sequence number",
-        last_in_file="the one that stands last in the table",
+        last_in_file="the one that stands last in the table; for a course the last that has one",
     ),
     _switch(
         "drg_classes",

@@ -11,11 +11,12 @@ from benchmark.data.cohort import Cohort, build_cohort, read_diagnoses
 from benchmark.data.discretiser import TOLERANCE
 from benchmark.data.labels import draft_dia, draft_drg, draft_stay_tasks
 from benchmark.data.links import read_films, read_findings
+from benchmark.data.note_source import with_previous_notes
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.rules import Rules
 from benchmark.data.series import Progress, read_events
 from benchmark.data.split import Split, read_split
-from benchmark.data.summaries import Summaries, read_summaries
+from benchmark.data.summaries import Summaries, list_summaries, one_per_admission, read_summaries
 from benchmark.tasks import drg
 
 
@@ -59,7 +60,7 @@ def read_sources(raw: RawMimic, progress: Progress, rules: Rules = Rules()) -> t
     sources = Sources(raw, rules, read_split(raw, rules), cohort, stays, films, diagnoses, absent_films=absent)
     sources.facts["signals"] = events.attrs.get("report", {})
     if not known:
-        sources.impossible["phe"] = "MIMIC-IV folder without hosp/diagnoses_icd"
+        sources.impossible["phe"] = raw.lack("hosp/diagnoses_icd")
     return sources, events
 
 
@@ -87,21 +88,19 @@ def _drafts(sources: Sources, progress: Progress) -> dict[str, pd.DataFrame]:
     raw, rules, stays, films = sources.raw, sources.rules, sources.stays, sources.films
     admissions = sources.cohort.admissions
     drafts = draft_stay_tasks(stays, sources.diagnoses, films, rules)
-    if films is None:
-        sources.impossible["dia"] = "no MIMIC-CXR folder given"
-    elif not raw.has("cxr/chexpert"):
-        sources.impossible["dia"] = "MIMIC-CXR folder without mimic-cxr-2.0.0-chexpert.csv"
+    if reason := raw.lack("cxr/metadata") or raw.lack("cxr/chexpert"):
+        sources.impossible["dia"] = reason
     else:
         drafts["dia"] = draft_dia(films, read_findings(raw), stays, admissions, rules)
     codes = None
-    if not raw.has("note/discharge"):
-        sources.impossible["drg"] = "no MIMIC-IV-Note folder given"
-    elif not raw.has("hosp/drgcodes"):
-        sources.impossible["drg"] = "MIMIC-IV folder without hosp/drgcodes"
+    if reason := raw.lack("note/discharge") or raw.lack("hosp/drgcodes"):
+        sources.impossible["drg"] = reason
     else:
         rows = collect(raw.scan("hosp/drgcodes", ["hadm_id", "drg_type", "drg_code"]), "hosp/drgcodes").to_pandas()
         codes, sources.facts["further_hcfa_rows"] = drg.codes(rows, rules)
     if raw.has("note/discharge"):
+        if rules.note_source == "previous_admission":
+            drafts = with_previous_notes(drafts, stays, one_per_admission(list_summaries(raw), rules), admissions)
         history = {int(hadm) for draft in drafts.values() for hadm in draft.note if hadm >= 0}
         course = set() if codes is None else set(codes.hadm_id.tolist())
         sources.summaries = read_summaries(raw, {"pmh": history, "bhc": course}, progress, sources.rules)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pandas as pd
 import polars as pl
 
-from benchmark.data.notes import find_section, one_per_admission, statistics
-from benchmark.data.raw import RawMimic, collect
+from benchmark.data.notes import Section, find_section, statistics
+from benchmark.data.published_notes import find_published_section
+from benchmark.data.raw import RawMimic, batches, collect
+from benchmark.data.rules import Rules
 from benchmark.data.series import Progress
 
-BATCH = 5_000
+BATCH = 2_000
 """Summaries that are in memory at a time."""
+
+FINDERS: dict[str, Callable[[str, str], Section]] = {
+    "by_headings": find_section,
+    "published": find_published_section,
+}
+"""Search by setting of the rule `sections`."""
+
+_SCHEMA = {"section": pl.String, "hadm_id": pl.Int64, "status": pl.String, "heading": pl.String, "text": pl.String}
 
 
 @dataclass(frozen=True)
@@ -21,69 +32,119 @@ class Summaries:
     """Sections found.
 
     Attributes:
-        texts: text by section, then admission.
-        status: by section and admission: "found", "missing", "empty" or "truncated"; admissions without a summary are
-            not listed.
+        sections: one row for each wanted section of each admission with a summary: section, hadm_id, status ("found",
+            "missing", "empty" or "truncated"), heading (null if missing), text (null if there is nothing to read).
+        times: when the summary of each of these admissions was charted, NaT where that is not known.
     """
 
-    texts: dict[str, dict[int, str]]
-    status: dict[str, dict[int, str]]
+    sections: pl.DataFrame
+    times: dict[int, pd.Timestamp] = field(default_factory=dict)
+
+    def readable(self, section: str) -> set[int]:
+        """The admissions whose section has a text."""
+        chosen = self.sections.filter((pl.col("section") == section) & pl.col("text").is_not_null())
+        return set(chosen["hadm_id"].to_list())
 
     def counts(self, section: str, hadm_ids: pd.Series) -> dict[str, int]:
-        """How many of the admissions have each status, "no summary" first."""
-        known = self.status.get(section, {})
+        """How many of the admissions have each status, "no admission" (below 0) and "no summary" first."""
+        known = self.sections.filter(pl.col("section") == section)
+        status = dict(zip(known["hadm_id"].to_list(), known["status"].to_list(), strict=True))
         asked = hadm_ids[hadm_ids >= 0]
-        seen = [known[hadm] for hadm in asked if hadm in known]
+        seen = [status[hadm] for hadm in asked if hadm in status]
         outside = {"no admission": len(hadm_ids) - len(asked), "no summary": len(asked) - len(seen)}
         return outside | statistics(seen)
 
+    def report(self) -> dict[str, dict[str, dict[str, int]]]:
+        """By section: number of summaries by status, and by the heading that was met, the commonest first."""
+        report = {}
+        for section in self.sections["section"].unique(maintain_order=True).to_list():
+            own = self.sections.filter(pl.col("section") == section)
+            headings = own["heading"].drop_nulls().value_counts().sort(["count", "heading"], descending=[True, False])
+            report[section] = {"status": statistics(own["status"].to_list()), "headings": dict(headings.rows())}
+        return report
 
-def read_summaries(raw: RawMimic, wanted: dict[str, set[int]], progress: Progress | None = None) -> Summaries:
-    """Extract sections; notes are read a batch at a time and forgotten.
+
+def list_summaries(raw: RawMimic) -> pd.DataFrame:
+    """All summaries that name an admission, without texts: row, note_id, hadm_id, note_type, note_seq, charttime."""
+    frame = raw.scan("note/discharge", ["note_id", "hadm_id", "note_type", "note_seq", "charttime"])
+    listed = collect(frame, "note/discharge").with_row_index("row").filter(pl.col("hadm_id").is_not_null())
+    return listed.to_pandas()
+
+
+def one_per_admission(notes: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
+    """One discharge summary an admission, sorted by admission.
+
+    By the rule `several_notes` type "DS" before others, then the latest, then the highest sequence number, then the
+    last row; or simply the last row.
 
     Args:
-        wanted: admissions by section ("pmh", "bhc").
+        notes: columns `row, hadm_id, note_type, charttime, note_seq` and any others; every row has an admission.
+    """
+    keys = ["hadm_id", "row"]
+    if rules.several_notes == "latest":
+        summary = notes["note_type"].astype("string").str.strip().eq("DS").fillna(False).astype(bool)
+        notes = notes.assign(_summary=summary)
+        keys = ["hadm_id", "_summary", "charttime", "note_seq", "row"]
+    ordered = notes.sort_values(keys, na_position="first").drop_duplicates("hadm_id", keep="last")
+    return ordered.drop(columns="_summary", errors="ignore").reset_index(drop=True)
+
+
+def read_summaries(
+    raw: RawMimic, wanted: dict[str, set[int]], progress: Progress | None = None, rules: Rules = Rules()
+) -> Summaries:
+    """Extract sections; notes are read a batch at a time, while the one before is searched, and forgotten.
+
+    Args:
+        wanted: admissions by section ("pmh", "bhc"). rules: `sections` and `several_notes`.
     """
     notify = progress or (lambda *_: None)
-    frame = raw.scan("note/discharge", ["note_id", "hadm_id", "note_type", "note_seq", "charttime"])
-    frame = frame.filter(_among("hadm_id", set().union(*wanted.values()), pl.Int64))
-    chosen = one_per_admission(collect(frame, "note/discharge").to_pandas().sort_values("note_id", ignore_index=True))
+    find = FINDERS[rules.sections]
+    listed = list_summaries(raw)
+    listed = listed[listed.hadm_id.isin(set().union(*wanted.values()))]
+    chosen = one_per_admission(listed, rules)
+    # The last course of an admission need not stand in its last summary.
+    asked = chosen if rules.several_notes == "latest" else listed
     texts = raw.scan("note/discharge", ["note_id", "hadm_id", "text"])
-    texts = texts.filter(_among("note_id", set(chosen.note_id), pl.String))
-    found = Summaries({name: {} for name in wanted}, {name: {} for name in wanted})
-    done = 0
-    for batch in texts.collect_batches(chunk_size=BATCH, engine="streaming"):
-        for hadm, text in zip(batch["hadm_id"].to_list(), batch["text"].to_list(), strict=True):
-            for name, admissions in wanted.items():
-                if hadm in admissions:
-                    section = find_section(text or "", name)
-                    found.status[name][hadm] = section.status
-                    if section.text is not None:
-                        found.texts[name][hadm] = section.text
+    texts = texts.filter(pl.col("note_id").is_in(pl.Series(sorted(asked.note_id), dtype=pl.String).implode()))
+    frames, done = [pl.DataFrame(schema=_SCHEMA)], 0
+    for batch in batches(texts.select("hadm_id", "text"), "note/discharge", BATCH):
+        found = [
+            (name, hadm, find(text or "", name))
+            for hadm, text in batch.iter_rows()
+            for name, admissions in wanted.items()
+            if hadm in admissions
+        ]
+        records = [(name, hadm, section.status, section.heading, section.text) for name, hadm, section in found]
+        frames.append(pl.DataFrame(records, schema=_SCHEMA, orient="row"))
         done += batch.height
-        notify("notes", done, len(chosen))
-    return found
+        notify("notes", done, len(asked))
+    sections = pl.concat(frames)
+    if rules.several_notes == "last_in_file":
+        preferred = (pl.col("section") == "bhc") & pl.col("text").is_not_null()
+        sections = sections.sort(preferred, maintain_order=True)
+        sections = sections.unique(["section", "hadm_id"], keep="last", maintain_order=True)
+    return Summaries(sections, dict(zip(chosen.hadm_id.tolist(), chosen.charttime, strict=True)))
 
 
-def number_texts(texts: dict[str, dict[int, str]], used: dict[str, set[int]]) -> tuple[pd.DataFrame, dict]:
+def number_texts(summaries: Summaries, used: dict[str, set[int]]) -> tuple[pl.DataFrame, dict[tuple[str, int], int]]:
     """Table of the texts that samples refer to, and the row of each by (section, admission).
 
-    >>> table, rows = number_texts({"pmh": {7: "HTN", 5: "CAD", 6: "DM"}}, {"pmh": {5, 7}})
-    >>> table[["note", "section", "text"]].values.tolist(), rows
-    ([[0, 'pmh', 'CAD'], [1, 'pmh', 'HTN']], {('pmh', 5): 0, ('pmh', 7): 1})
+    Args:
+        used: admissions by section.
+
+    >>> found = [("pmh", 7, "HTN"), ("pmh", 5, "CAD"), ("pmh", 6, "DM"), ("pmh", 4, None)]
+    >>> sections = pl.DataFrame(found, schema=["section", "hadm_id", "text"], orient="row")
+    >>> table, rows = number_texts(Summaries(sections), {"pmh": {4, 5, 7}})
+    >>> table.drop("digest").rows(), rows
+    ([(0, 'pmh', 'CAD'), (1, 'pmh', 'HTN')], {('pmh', 5): 0, ('pmh', 7): 1})
     """
-    keys = [(name, hadm) for name in texts for hadm in sorted(used.get(name, ())) if hadm in texts[name]]
-    content = [texts[name][hadm] for name, hadm in keys]
-    table = pd.DataFrame(
-        {
-            "note": pd.Series(range(len(keys)), dtype="int64"),
-            "section": pd.Series([name for name, _ in keys], dtype="object"),
-            "text": pd.Series(content, dtype="object"),
-            "digest": pd.Series([hashlib.sha256(text.encode()).hexdigest() for text in content], dtype="object"),
-        }
+    keys = pl.DataFrame(
+        [(order, name, hadm) for order, name in enumerate(sorted(used)) for hadm in sorted(used[name])],
+        schema={"order": pl.Int64, "section": pl.String, "hadm_id": pl.Int64},
+        orient="row",
     )
-    return table, {key: row for row, key in enumerate(keys)}
-
-
-def _among(column: str, values: set, dtype: type[pl.DataType]) -> pl.Expr:
-    return pl.col(column).is_in(pl.Series(sorted(values), dtype=dtype).implode())
+    texts = summaries.sections.filter(pl.col("text").is_not_null())
+    joined = keys.join(texts, on=["section", "hadm_id"]).sort("order", "hadm_id").with_row_index("note")
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in joined["text"]]
+    table = joined.select(pl.col("note").cast(pl.Int64), "section", "text", digest=pl.Series(digests, dtype=pl.String))
+    return table, {key: row for row, key in enumerate(joined.select("section", "hadm_id").iter_rows())}

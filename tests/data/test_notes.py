@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
-from benchmark.data.notes import Section, find_section, one_per_admission, statistics
+from benchmark.data.notes import Section, find_section, statistics
 
 
 def past_medical_history(text: str) -> str | None:
@@ -149,18 +148,3 @@ def test_running_text_ends_nothing():
 
 def test_counts_name_every_status():
     assert statistics(["found", "empty", "found"]) == {"found": 2, "missing": 0, "empty": 1, "truncated": 0}
-
-
-def test_one_note_per_admission():
-    rows = [
-        (1, "DS", "2150-01-02", 3, "early"),
-        (1, "DS", "2150-01-03", 1, "late"),
-        (1, "DS", "2150-01-03", 2, "late, higher number"),
-        (1, "AD", "2150-01-09", 9, "addendum"),
-        (2, "AD", "2150-01-09", 1, "only addendum"),
-        (None, "DS", "2150-01-09", 1, "no admission"),
-    ]
-    notes = pd.DataFrame(rows, columns=["hadm_id", "note_type", "charttime", "note_seq", "text"])
-    expected = ["late, higher number", "only addendum"]
-    assert one_per_admission(notes)["text"].tolist() == expected
-    assert one_per_admission(notes.sample(frac=1, random_state=0))["text"].tolist() == expected
