@@ -2,17 +2,20 @@
 
 Channels, columns and their spelling follow the public MIMIC benchmark that the compared papers use: value columns of
 the channels in byte order of their names (one column per category for categorical channels), then one observed-flag a
-channel. `channels.csv` lists the MIMIC-IV items that feed each channel; add a row there to read a further item.
+channel. `channels.csv` lists the MIMIC-IV items that feed each channel, how their values are converted, the units that
+they are charted in and which setting of the switch `items` reads them; add a row there to read a further item.
 
 Coma scale texts exist in two spellings, one per bedside system. MIMIC-IV holds only the newer one, so both spellings of
-a level, imputed normals too, go to the newer spelling's column and the older columns stay zero.
+a level, imputed normals too, go to the newer spelling's column and the older columns stay zero; with
+`levels=as_written` they do not, and an imputed normal differs from an observed one.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
@@ -62,9 +65,18 @@ class Channel:
         return len(self.categories) or 1
 
 
+Bounds = tuple[float | None, float | None, float | None, float | None]
+
+
 @dataclass(frozen=True)
 class Item:
-    """One MIMIC item that feeds a channel; among values of one minute the lowest `priority` number wins."""
+    """One MIMIC item that feeds a channel.
+
+    Attributes:
+        priority: among values of one minute the lowest number wins.
+        rule: how a value is converted, one of `CONVERSIONS`.
+        units: units that the item is charted in, the usual one first. bounds: as those of a channel, None: no limit.
+    """
 
     channel: int
     priority: int
@@ -72,6 +84,27 @@ class Item:
     table: str
     rule: str
     label: str
+    units: tuple[str, ...] = ()
+    bounds: Bounds = (None, None, None, None)
+
+
+CONVERSIONS = (
+    "number",
+    "text",
+    "fraction",
+    "hundredth",
+    "percent",
+    "arterial_percent",
+    "fahrenheit",
+    "celsius",
+    "inch",
+    "pound",
+    "first_of_pair",
+    "second_of_pair",
+)
+"""Ways to convert a value to its channel's unit."""
+
+_MORE_THAN_0 = math.ulp(0.0)
 
 
 def _categories(*levels: tuple[str, int] | tuple[str, int, str]) -> tuple[Category, ...]:
@@ -145,7 +178,7 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("Heart Rate", 86.0, (0, 0, 350, 390)),
     Channel("Height", 170.0, (0, 0, 240, 275)),
     Channel("Mean blood pressure", 77.0, (0, 14, 330, 375)),
-    Channel("Oxygen saturation", 98.0, (0, 0, 100, 150)),
+    Channel("Oxygen saturation", 98.0, (_MORE_THAN_0, 0, 100, 150)),
     Channel("Respiratory rate", 19.0, (0, 0, 300, 330)),
     Channel("Systolic blood pressure", 118.0, (0, 0, 375, 375)),
     Channel("Temperature", 36.6, (14.2, 26, 45, 47)),
@@ -226,11 +259,67 @@ def column_names() -> list[str]:
     return values + [f"observed: {channel.name}" for channel in CHANNELS]
 
 
+def _between(low: float, high: float) -> Bounds:
+    """Limits that drop `low`, `high` and what lies beyond, and clamp nothing."""
+    return math.nextafter(low, math.inf), None, None, math.nextafter(high, -math.inf)
+
+
+_CLINICAL: Mapping[str, Bounds] = MappingProxyType(
+    {
+        "Diastolic blood pressure": _between(0, 300),
+        "Fraction inspired oxygen": (0.2, None, None, 1),
+        "Glucose": (_MORE_THAN_0, None, None, 10000),
+        "Heart Rate": _between(0, 300),
+        "Height": _between(120, 230),
+        "Mean blood pressure": _between(0, 300),
+        "Oxygen saturation": (_MORE_THAN_0, None, None, 100),
+        "Respiratory rate": _between(0, 70),
+        "Systolic blood pressure": _between(0, 400),
+        "Temperature": _between(10, 50),
+        "Weight": _between(20, 350),
+        "pH": (6.3, None, None, 8.4),
+    }
+)
+
+_CLINICAL_FAHRENHEIT = _between((70 - 32) * 5 / 9, (120 - 32) * 5 / 9)
+"""Of values that were charted in Fahrenheit, in Celsius."""
+
+
+def _item(row: Mapping[str, str], rules: Rules) -> Item:
+    """A row of `channels.csv` with the conversion and bounds that the rules give it."""
+    units = tuple(unit for unit in row["units"].split("|") if unit)
+    item = Item(
+        INDEX[row["channel"]],
+        int(row["priority"]),
+        int(row["itemid"]),
+        row["table"],
+        _conversion(row["rule"], rules),
+        row["label"],
+        units,
+    )
+    channel = CHANNELS[item.channel]
+    if not channel.bounds or rules.outliers == "kept":
+        return item
+    if rules.outliers == "bounds":
+        return replace(item, bounds=channel.bounds)
+    return replace(item, bounds=_CLINICAL_FAHRENHEIT if item.rule == "fahrenheit" else _CLINICAL[channel.name])
+
+
+def _conversion(rule: str, rules: Rules) -> str:
+    if rules.temperature == "above_79" and rule == "fahrenheit":
+        return "celsius"
+    if rules.height == "unconverted" and rule == "inch":
+        return "number"
+    if rules.oxygen_fraction == "always_divided" and rule == "fraction":
+        return "hundredth"
+    if rules.saturation == "any_specimen" and rule == "arterial_percent":
+        return "percent"
+    return rule
+
+
 @cache
 def items(rules: Rules = Rules()) -> tuple[Item, ...]:
-    """The rows of `channels.csv` that are read."""
+    """The items of `channels.csv` that the rules read, with their conversions and bounds."""
     text = resources.files("benchmark.data").joinpath("channels.csv").read_text(encoding="utf-8")
-    return tuple(
-        Item(INDEX[row["channel"]], int(row["priority"]), int(row["itemid"]), row["table"], row["rule"], row["label"])
-        for row in csv.DictReader(text.splitlines())
-    )
+    rows = csv.DictReader(text.splitlines())
+    return tuple(_item(row, rules) for row in rows if row["read"] in ("both", rules.items))

@@ -1,8 +1,7 @@
 """From raw chart and laboratory rows to trustworthy events of the 17 channels.
 
 Works on lazy frames, so that tables of hundreds of millions of rows are filtered while they are read. Every row of a
-wanted item gets a verdict; rows that are not `KEPT` are counted by channel and verdict, and left out. Units are decided
-by item, never by free text.
+wanted item that belongs to a stay gets a verdict; rows that are not `KEPT` are counted (`tally.Tally`) and left out.
 """
 
 from __future__ import annotations
@@ -11,20 +10,9 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from benchmark.data.channels import CHANNELS, EYE, INDEX, MOTOR, TOTAL, VERBAL, Item, category_scores, category_texts
+from benchmark.data.channels import CONVERSIONS, EYE, INDEX, MOTOR, TOTAL, VERBAL, Item, category_scores, category_texts
+from benchmark.data.measures import CODE, EARLY, KEPT, NO_TIME, OUTSIDE, measure
 from benchmark.data.rules import Rules
-
-KEPT = "kept"
-OUTSIDE = "outside the stay"
-NO_VALUE = "no value"
-UNKNOWN_TEXT = "unknown text"
-IMPLAUSIBLE = "not a fraction or percentage"
-OUTLIER = "outlier"
-NOT_ARTERIAL = "not an arterial specimen"
-REPEATED = "superseded by another value of the same minute"
-
-VERDICTS = (KEPT, OUTSIDE, NO_VALUE, UNKNOWN_TEXT, IMPLAUSIBLE, OUTLIER, NOT_ARTERIAL, REPEATED)
-_CODE = {verdict: code for code, verdict in enumerate(VERDICTS)}
 
 SPECIMEN_ITEM = 52033
 """Laboratory item whose text names the kind of specimen, e.g. "ART." for arterial blood."""
@@ -32,7 +20,14 @@ SPECIMEN_ITEM = 52033
 HOUR = 3_600_000_000
 """Microseconds."""
 
-CHART_COLUMNS = [
+BODY_SIZE = (INDEX["Height"], INDEX["Weight"])
+LOOK_BACK = 24
+"""Hours before ICU admission in which height and weight may count."""
+
+STAY_COLUMNS = ("subject_id", "hadm_id", "stay_id", "intime", "outtime")
+"""Columns of the stays, all of the cohort, that `chart_rows`, `wanted_labs` and `lab_rows` read."""
+
+CHART_COLUMNS = (
     "subject_id",
     "hadm_id",
     "stay_id",
@@ -42,10 +37,10 @@ CHART_COLUMNS = [
     "value",
     "valuenum",
     "valueuom",
-]
-"""Columns that `chart_rows` reads."""
+)
+"""Columns of the chart events that `chart_rows` reads."""
 
-LAB_COLUMNS = [
+LAB_COLUMNS = (
     "subject_id",
     "hadm_id",
     "specimen_id",
@@ -55,204 +50,210 @@ LAB_COLUMNS = [
     "value",
     "valuenum",
     "valueuom",
-]
-"""Columns that `wanted_labs` and `lab_rows` read."""
-
-STAY_COLUMNS = ["subject_id", "hadm_id", "stay_id", "intime", "outtime"]
-"""Columns of the stays that they read."""
+)
+"""Columns of the laboratory events that `wanted_labs` and `lab_rows` read."""
 
 EVENT_COLUMNS = ("stay_id", "hour", "channel", "value")
 
-_REFILL_TEXTS = {
-    "normal <3 seconds": 0,
-    "normal <3 secs": 0,
-    "brisk": 0,
-    "abnormal >3 seconds": 1,
-    "abnormal >3 secs": 1,
-    "delayed": 1,
-}
-
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_PAIR = rf"^\s*{_NUMBER}\s*/\s*{_NUMBER}\s*$"
-
 
 def item_frame(items: Iterable[Item]) -> pl.DataFrame:
-    """One row an item with its channel, rule, priority and the bounds of the channel (null if categorical)."""
-    names = ("outlier_low", "valid_low", "valid_high", "outlier_high")
+    """One row an item: channel, conversion, priority, units and bounds (null: no limit)."""
+    limits = ("outlier_low", "valid_low", "valid_high", "outlier_high")
     rows = [
-        {"itemid": item.itemid, "channel": item.channel, "rule": item.rule, "priority": item.priority}
-        | dict(zip(names, CHANNELS[item.channel].bounds or (None,) * 4, strict=True))
+        {
+            "itemid": item.itemid,
+            "channel": item.channel,
+            "rule": item.rule,
+            "priority": item.priority,
+            "usual_unit": item.units[0] if item.units else "",
+            "units": f"|{'|'.join(item.units)}|".lower(),
+        }
+        | dict(zip(limits, item.bounds, strict=True))
         for item in items
     ]
-    numbers = {"itemid": pl.Int64, "channel": pl.Int16, "rule": pl.String, "priority": pl.Int16}
-    return pl.DataFrame(rows, schema=numbers | dict.fromkeys(names, pl.Float64))
+    schema = {
+        "itemid": pl.Int64(),
+        "channel": pl.Int16(),
+        "rule": pl.Enum(CONVERSIONS),
+        "priority": pl.Int16(),
+        "usual_unit": pl.String(),
+        "units": pl.String(),
+    }
+    return pl.DataFrame(rows, schema=schema | dict.fromkeys(limits, pl.Float64()))
 
 
-def measure(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Adds `value` in the channel's unit and the verdict on it.
+def chart_rows(
+    chart: pl.LazyFrame, stays: pl.LazyFrame | pl.DataFrame, items: pl.DataFrame, rules: Rules = Rules()
+) -> pl.LazyFrame:
+    """Judged rows of the chart events that belong to the stays.
 
     Args:
-        rows: columns `itemid`, `value` (text), `valuenum`, `inside` (bool, within the stay) and `arterial` (bool or
-            null), joined with `item_frame`.
+        chart: `CHART_COLUMNS`. stays: `STAY_COLUMNS`.
+        items: `item_frame` of the chart items of `channels.items(rules)`.
 
     Returns:
-        The same rows with `text` in place of the old `value`, numeric `value` and `verdict` (number in `VERDICTS`).
+        Columns stay_id, hour (float64, since ICU admission), channel, value, verdict, stored (microseconds, may be
+        null), priority, itemid, text and unit (both mostly null, see `measure`). The hour is negative where the verdict
+        is `OUTSIDE` or `EARLY`, and with `body_size=day_before` in kept rows of height and weight, which
+        `one_per_minute` moves to hour 0.
     """
-    number = pl.when(pl.col("valuenum").is_finite()).then(pl.col("valuenum"))
-    rows = rows.rename({"value": "text"}).with_columns(raw=number)
-    rows = rows.with_columns(value=_converted())
-    low, high = pl.col("value") < pl.col("outlier_low"), pl.col("value") > pl.col("outlier_high")
-    blank = pl.col("text").str.strip_chars().fill_null("") == ""
-    verdict = (
-        pl.when(~pl.col("inside"))
-        .then(_CODE[OUTSIDE])
-        .when((pl.col("rule") == "arterial_percent") & ~pl.col("arterial").fill_null(False))
-        .then(_CODE[NOT_ARTERIAL])
-        .when(
-            pl.when(pl.col("rule") == "text").then(blank).otherwise(pl.col("raw").is_null() & pl.col("value").is_null())
+    stays = stays.lazy()
+    rows = chart.filter(pl.col("itemid").is_in(items["itemid"].to_list())).rename({"charttime": "time"})
+    if rules.events == "published":
+        rows = (
+            rows.join(_owners(stays), on=["subject_id", "hadm_id"], how="left")
+            .with_columns(own=pl.coalesce("stay_id", "owner"))
+            .with_columns(belongs=(pl.col("own") == pl.col("owner")).fill_null(False))
+            .drop("stay_id", "owner")
+            .join(_homes(stays), left_on="own", right_on="owner")
+            .filter((pl.col("stay_id") == pl.col("own")) | (pl.col("belongs") & _within()))
+            .with_columns(inside=pl.col("belongs") & _after_admission(), early=pl.col("belongs") & ~_after_admission())
         )
-        .then(_CODE[NO_VALUE])
-        .when(pl.col("value").is_null() & (pl.col("rule") == "text"))
-        .then(_CODE[UNKNOWN_TEXT])
-        .when(pl.col("value").is_null())
-        .then(_CODE[IMPLAUSIBLE])
-        .when((low | high).fill_null(False))
-        .then(_CODE[OUTLIER])
-        .otherwise(_CODE[KEPT])
-    )
-    # Categorical channels have no bounds; null limits leave the value alone.
-    return rows.with_columns(
-        value=pl.col("value").clip(pl.col("valid_low"), pl.col("valid_high")), verdict=verdict.cast(pl.UInt8)
-    ).drop("raw")
+    else:
+        rows = rows.join(stays.select("stay_id", "intime", "outtime"), on="stay_id").with_columns(
+            inside=_within(), early=pl.lit(False), own=pl.col("stay_id")
+        )
+    rows = rows.join(items.lazy(), on="itemid").with_columns(arterial=pl.lit(None, dtype=pl.Boolean))
+    if rules.body_size == "day_before":
+        own = pl.col("stay_id") == pl.col("own")
+        before = pl.col("intime") - pl.col("time")
+        recent = (before > pl.duration()) & (before <= pl.duration(hours=LOOK_BACK))
+        taken = (own & recent & pl.col("channel").is_in(BODY_SIZE)).fill_null(False)
+        rows = rows.with_columns(inside=pl.col("inside") | taken, early=pl.col("early") & ~taken)
+    return _judged(rows, rules)
 
 
-def _converted() -> pl.Expr:
-    """`raw` in the channel's unit, by the item's rule; null where the rule finds no sensible value."""
-    x, rule = pl.col("raw"), pl.col("rule")
-    fraction = (
-        pl.when(x.is_between(0.2, 1))
-        .then(x)
-        # Between 1 and 20 it is an oxygen flow in litres that was charted in the wrong place.
-        .when(x.is_between(20, 100))
-        .then(x / 100)
-    )
-    percent = pl.when((x > 0) & (x <= 1)).then(x * 100).when(x != 0).then(x)
-    celsius = pl.when(x >= 79).then((x - 32) * 5 / 9).otherwise(x)
-    text = pl.col("text")
-    return (
-        pl.when(rule == "text")
-        .then(_category())
-        .when(rule == "fraction")
-        .then(fraction)
-        .when(rule.is_in(["percent", "arterial_percent"]))
-        .then(percent)
-        .when(rule == "fahrenheit")
-        .then((x - 32) * 5 / 9)
-        .when(rule == "celsius")
-        .then(celsius)
-        .when(rule == "inch")
-        .then(x * 2.54)
-        .when(rule == "pound")
-        .then(x * 0.453592)
-        .when(rule == "first_of_pair")
-        .then(pl.coalesce(x, text.str.extract(_PAIR, 1).cast(pl.Float64, strict=False)))
-        .when(rule == "second_of_pair")
-        .then(pl.coalesce(x, text.str.extract(_PAIR, 2).cast(pl.Float64, strict=False)))
-        .otherwise(x)
-    )
+def wanted_labs(
+    labs: pl.LazyFrame, stays: pl.LazyFrame | pl.DataFrame, items: pl.DataFrame, rules: Rules = Rules()
+) -> pl.LazyFrame:
+    """Laboratory rows of the patients' items and specimen kinds.
 
-
-def _category() -> pl.Expr:
-    """Category number of the text; null for other texts and for channels without categories."""
-    text = pl.col("text").str.strip_chars().str.to_lowercase()
-    result: pl.Expr = pl.lit(None, dtype=pl.Float64)
-    for index, channel in enumerate(CHANNELS):
-        if not channel.continuous and channel.name != TOTAL:
-            accepted = _REFILL_TEXTS if channel.name == "Capillary refill rate" else category_texts(index)
-            number = text.replace_strict(
-                list(accepted), [float(code) for code in accepted.values()], default=None, return_dtype=pl.Float64
-            )
-            result = pl.when(pl.col("channel") == index).then(number).otherwise(result)
-    return result
-
-
-def chart_rows(chart: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame, rules: Rules = Rules()) -> pl.LazyFrame:
-    """Judged rows of chart events: those with a stay's own number.
+    All rows of a specimen have to reach `lab_rows` together; rows of different patients need not.
 
     Args:
-        chart: `stay_id, itemid, charttime, storetime, value, valuenum`. stays: `stay_id, intime, outtime`.
-        items: `item_frame` of the chart items.
+        labs: `LAB_COLUMNS`. stays: `subject_id`. items: `item_frame` of the laboratory items.
     """
-    rows = (
-        chart.filter(pl.col("itemid").is_in(items["itemid"].to_list()))
-        .join(stays.select("stay_id", "intime", "outtime"), on="stay_id")
-        .join(items.lazy(), on="itemid")
-        .with_columns(_inside(), arterial=pl.lit(None, dtype=pl.Boolean))
-    )
-    return _judged(rows)
-
-
-def wanted_labs(labs: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame, rules: Rules = Rules()) -> pl.LazyFrame:
-    """Laboratory rows of the patients' items and specimen kinds; small enough to be collected.
-
-    Args:
-        labs: `subject_id, specimen_id, itemid, charttime, storetime, value, valuenum`. stays: `subject_id`.
-    """
-    return labs.filter(pl.col("itemid").is_in([*items["itemid"].to_list(), SPECIMEN_ITEM])).join(
-        stays.select("subject_id").unique(), on="subject_id", how="semi"
+    wanted = items["itemid"].to_list()
+    if rules.saturation == "arterial":
+        wanted = [*wanted, SPECIMEN_ITEM]
+    return labs.filter(pl.col("itemid").is_in(wanted)).join(
+        stays.lazy().select("subject_id").unique(), on="subject_id", how="semi"
     )
 
 
-def lab_rows(labs: pl.LazyFrame, stays: pl.LazyFrame, items: pl.DataFrame, rules: Rules = Rules()) -> pl.LazyFrame:
-    """Judged rows of `wanted_labs` that fall into a stay of the same patient, with or without an admission number.
+def lab_rows(
+    labs: pl.LazyFrame, stays: pl.LazyFrame | pl.DataFrame, items: pl.DataFrame, rules: Rules = Rules()
+) -> pl.LazyFrame:
+    """Judged rows of `wanted_labs` that belong to the stays; columns as those of `chart_rows`.
 
     Args:
-        stays: `subject_id, stay_id, intime, outtime`.
+        stays: `STAY_COLUMNS` of at least the patients of `labs`.
     """
+    stays = stays.lazy()
+    time = pl.col("charttime")
+    if rules.lab_time == "stored":
+        # Some results are stamped before the blood was drawn.
+        time = pl.when(pl.col("storetime").is_not_null()).then(pl.max_horizontal("charttime", "storetime"))
+    rows = labs.join(items.lazy(), on="itemid").with_columns(time=time)
+    if rules.saturation == "arterial":
+        rows = rows.join(_arterial(labs), on="specimen_id", how="left")
+    else:
+        rows = rows.with_columns(arterial=pl.lit(None, dtype=pl.Boolean))
+    # Rows that were drawn in a stay and never stored are counted.
+    untimed = pl.col("time").is_null() & _within("charttime")
+    if rules.events == "published":
+        rows = (
+            rows.join(_owners(stays), on=["subject_id", "hadm_id"])
+            .join(_homes(stays), on="owner")
+            .filter((pl.col("stay_id") == pl.col("owner")) | _within() | untimed)
+            .with_columns(inside=_after_admission(), early=~_after_admission())
+        )
+    else:
+        rows = (
+            rows.join(stays.select("subject_id", "stay_id", "intime", "outtime"), on="subject_id")
+            .with_columns(inside=_within(), early=pl.lit(False))
+            .filter(pl.col("inside") | untimed)
+        )
+    return _judged(rows, rules)
+
+
+def _arterial(labs: pl.LazyFrame) -> pl.LazyFrame:
+    """Whether a specimen is named arterial, for those that are named at all."""
     kind = pl.col("value").str.strip_chars().str.to_uppercase()
-    arterial = (
+    return (
         labs.filter((pl.col("itemid") == SPECIMEN_ITEM) & pl.col("specimen_id").is_not_null())
         .group_by("specimen_id")
         .agg(arterial=kind.str.starts_with("ART").fill_null(False).all())
     )
-    rows = (
-        labs.join(items.lazy(), on="itemid")
-        .join(arterial, on="specimen_id", how="left")
-        .join(stays.select("subject_id", "stay_id", "intime", "outtime"), on="subject_id")
-        .with_columns(_inside())
-        .filter("inside")
+
+
+def _owners(stays: pl.LazyFrame) -> pl.LazyFrame:
+    """The stay (`owner`) of each admission."""
+    return stays.select("subject_id", "hadm_id", owner="stay_id")
+
+
+def _homes(stays: pl.LazyFrame) -> pl.LazyFrame:
+    """For each stay (`owner`) all stays of its patient: rows of one can lie within another."""
+    return stays.select("subject_id", owner="stay_id").join(
+        stays.select("subject_id", "stay_id", "intime", "outtime"), on="subject_id"
+    ).drop("subject_id")  # fmt: skip
+
+
+def _within(time: str = "time") -> pl.Expr:
+    return pl.col(time).is_between(pl.col("intime"), pl.col("outtime")).fill_null(False)
+
+
+def _after_admission() -> pl.Expr:
+    return (pl.col("time") >= pl.col("intime")).fill_null(False)
+
+
+def _judged(rows: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
+    """Adds hour and verdict to rows that are joined with their stay and item (`time`, `inside`, `early`)."""
+    good = pl.col("verdict") == CODE[KEPT]
+    verdict = (
+        pl.when(pl.col("time").is_null())
+        .then(CODE[NO_TIME])
+        .when(pl.col("inside") | (pl.col("early") & ~good))
+        .then(pl.col("verdict"))
+        .when(pl.col("early"))
+        .then(CODE[EARLY])
+        .otherwise(CODE[OUTSIDE])
     )
-    return _judged(rows)
-
-
-def _inside() -> pl.Expr:
-    return pl.col("charttime").is_between(pl.col("intime"), pl.col("outtime")).fill_null(False).alias("inside")
-
-
-def _judged(rows: pl.LazyFrame) -> pl.LazyFrame:
-    hour = (pl.col("charttime") - pl.col("intime")).dt.total_microseconds() / HOUR
-    stored = pl.col("storetime").dt.epoch("us")
-    return (
-        measure(rows)
-        .with_columns(hour=hour, stored=stored)
-        .select("stay_id", "hour", "channel", "value", "verdict", "stored", "priority", pl.col("itemid").cast(pl.Int32))
+    return measure(rows, rules).select(
+        "stay_id",
+        "channel",
+        "value",
+        "priority",
+        "text",
+        "unit",
+        hour=(pl.col("time") - pl.col("intime")).dt.total_microseconds() / HOUR,
+        verdict=verdict.cast(pl.UInt8),
+        stored=pl.col("storetime").dt.epoch("us"),
+        itemid=pl.col("itemid").cast(pl.Int32),
     )
 
 
 def one_per_minute(rows: pl.DataFrame, rules: Rules = Rules()) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Keeps one value of each stay, time and channel: the one stored last, then by item priority, then lowest item.
+    """Keeps one value of each stay, time and channel; the order of rows never matters.
 
-    A missing store time counts as earliest. The last tie, equal rows but for the value, goes to the lower value, so
-    that the order of rows in the file never matters.
+    By default the one stored last, then by item priority, then lowest item; a missing store time counts as earliest.
+    The last tie, equal rows but for the value, goes to the lower value. With `same_time=largest` the largest by text
+    where rows have one, else by value.
+
+    Args:
+        rows: kept rows of whole stays, of `chart_rows` and `lab_rows`; `text` is needed for `same_time=largest` only.
 
     Returns:
         Kept events (`EVENT_COLUMNS`, sorted) and the number of superseded rows by channel (`channel, rows`).
     """
+    if rules.same_time == "largest":
+        order = {"text": True, "value": True}
+    else:
+        order = {"stored": True, "priority": False, "itemid": False, "value": False}
     keys = ["stay_id", "hour", "channel"]
-    ordered = rows.sort(
-        [*keys, "stored", "priority", "itemid", "value"],
-        descending=[False, False, False, True, False, False, False],
-        nulls_last=True,
+    # Of values from before the stay, all moved to hour 0, the latest counts, after one of hour 0 itself.
+    ordered = rows.with_columns(charted=pl.col("hour"), hour=pl.col("hour").clip(0)).sort(
+        [*keys, "charted", *order], descending=[False, False, False, True, *order.values()], nulls_last=True
     )
     first = pl.any_horizontal(pl.col(key) != pl.col(key).shift(1) for key in keys).fill_null(True)
     ordered = ordered.with_columns(first=first)
@@ -261,7 +262,10 @@ def one_per_minute(rows: pl.DataFrame, rules: Rules = Rules()) -> tuple[pl.DataF
 
 
 def coma_totals(events: pl.DataFrame, rules: Rules = Rules()) -> pl.DataFrame:
-    """Total coma score wherever eye, motor and verbal response were charted at the same time, as further events."""
+    """Total coma score wherever eye, motor and verbal response were charted at the same time, as further events.
+
+    With `items=published` there are none.
+    """
     parts = [INDEX[EYE], INDEX[MOTOR], INDEX[VERBAL]]
     score = pl.lit(None, dtype=pl.Float64)
     for part in parts:
@@ -272,8 +276,9 @@ def coma_totals(events: pl.DataFrame, rules: Rules = Rules()) -> pl.DataFrame:
         score = pl.when(pl.col("channel") == part).then(number).otherwise(score)
     texts = category_texts(INDEX[TOTAL])
     category = pl.col("total").cast(pl.Int64).cast(pl.String).replace_strict(texts, return_dtype=pl.Float64)
+    wanted = pl.col("channel").is_in(parts) & pl.lit(rules.items == "corrected")
     return (
-        events.filter(pl.col("channel").is_in(parts))
+        events.filter(wanted)
         .with_columns(score=score)
         .group_by("stay_id", "hour")
         .agg(total=pl.col("score").sum(), parts=pl.len())

@@ -7,6 +7,7 @@ import pytest
 from benchmark.data.channels import (
     CHANNELS,
     CONTINUOUS_COLUMNS,
+    CONVERSIONS,
     EYE,
     FIRST_COLUMN,
     INDEX,
@@ -20,7 +21,9 @@ from benchmark.data.channels import (
     category_texts,
     column_names,
     items,
+    normal_values,
 )
+from benchmark.data.rules import Rules
 
 
 def test_columns_follow_the_public_benchmark():
@@ -57,13 +60,41 @@ def test_imputed_normals_are_the_newer_texts():
         assert CHANNELS[INDEX[name]].categories[int(NORMAL_VALUES[INDEX[name]])].text == text
 
 
-def test_item_table_reads_no_urine_and_gives_each_item_one_place():
-    ids = [item.itemid for item in items()]
-    assert len(ids) == len(set(ids)) == 44
-    assert not {51478, 50831, 51094, 51491} & set(ids)
-    assert {item.table for item in items()} == {"icu/chartevents", "hosp/labevents"}
-    fed = {item.channel for item in items()}
-    assert fed == set(range(17)) - {INDEX[TOTAL]}
+def test_levels_as_written():
+    rules = Rules(levels="as_written")
+    for name in (EYE, MOTOR, VERBAL):
+        texts = [category.text.lower() for category in CHANNELS[INDEX[name]].categories]
+        assert category_texts(INDEX[name], rules) == {text: number for number, text in enumerate(texts)}
+    normal = {
+        name: CHANNELS[INDEX[name]].categories[int(normal_values(rules)[INDEX[name]])].text for name in (EYE, MOTOR)
+    }
+    assert normal == {EYE: "4 Spontaneously", MOTOR: "6 Obeys Commands"}
+    assert normal_values(rules)[INDEX[VERBAL]] == 6 and (normal_values(Rules()) == NORMAL_VALUES).all()
+    continuous = [index for index, channel in enumerate(CHANNELS) if channel.continuous]
+    assert (normal_values(rules)[continuous] == NORMAL_VALUES[continuous]).all()
+
+
+PUBLISHED_ONLY = {51478, 50831, 51094, 51491}
+CORRECTED_ONLY = {223951, 224308, 227242, 226329}
+
+
+def test_items_of_both_profiles():
+    corrected, published = ({item.itemid for item in items(Rules(items=name))} for name in ("corrected", "published"))
+    assert len(corrected) == len(published) == 44 == len(items())
+    assert published - corrected == PUBLISHED_ONLY and corrected - published == CORRECTED_ONLY
+    without = {INDEX[TOTAL], INDEX["Capillary refill rate"]}
+    assert {item.channel for item in items(Rules.of_profile("ref"))} == set(range(17)) - without
+    for rules in (Rules(), Rules.of_profile("ref")):
+        assert len({item.itemid for item in items(rules)}) == 44
+        assert {item.rule for item in items(rules)} <= set(CONVERSIONS)
+        assert {item.table for item in items(rules)} == {"icu/chartevents", "hosp/labevents"}
+    assert {item.channel for item in items()} == set(range(17)) - {INDEX[TOTAL]}
+
+
+def test_items_of_the_published_pipeline_have_no_bounds():
+    assert {item.bounds for item in items(Rules(outliers="kept"))} == {(None,) * 4}
+    bounded = {item.channel for item in items(Rules(outliers="strict")) if item.bounds != (None,) * 4}
+    assert bounded == {index for index, channel in enumerate(CHANNELS) if channel.continuous}
 
 
 @pytest.mark.parametrize(("better", "worse"), [(220051, 225310), (225310, 220180), (220180, 224643), (220277, 50817)])

@@ -1,190 +1,318 @@
-"""Units, texts, outliers, specimens and ties, row by row."""
+"""Which rows belong to a stay, specimens, several values of one time, coma totals."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmark.data import cleaning
-from benchmark.data.channels import EYE, INDEX, MOTOR, TOTAL, VERBAL, category_texts, items
-
-ITEMS = cleaning.item_frame(items())
-
-
-def judged(itemid: int, valuenum: float | None, text: str | None = None, inside=True, arterial=None):
-    """Value and verdict of one row."""
-    rows = pl.LazyFrame(
-        {"itemid": [itemid], "value": [text], "valuenum": [valuenum], "inside": [inside], "arterial": [arterial]},
-        schema={
-            "itemid": pl.Int64,
-            "value": pl.String,
-            "valuenum": pl.Float64,
-            "inside": pl.Boolean,
-            "arterial": pl.Boolean,
-        },
-    ).join(ITEMS.lazy(), on="itemid")
-    row = cleaning.measure(rows).collect().row(0, named=True)
-    return row["value"], cleaning.VERDICTS[row["verdict"]]
-
-
-@pytest.mark.parametrize(
-    ("itemid", "valuenum", "expected"),
-    [
-        (220045, 80, 80),
-        (223761, 98.6, 37.0),  # Fahrenheit, always
-        (223761, 70, 26.0),  # 21.1 degrees, clamped; never taken for Celsius
-        (223762, 37.2, 37.2),
-        (223762, 98.6, 37.0),  # Fahrenheit charted as Celsius
-        (226707, 67, 170.18),
-        (226730, 170, 170),
-        (226531, 180, 81.64656),
-        (226512, 39.4, 39.4),
-        (223835, 40, 0.4),
-        (223835, 20, 0.21),
-        (223835, 0.2, 0.21),
-        (223835, 1, 1.0),
-        (223835, 100, 1.0),
-        (220277, 0.97, 97),
-        (220277, 1, 100),
-        (220277, 120, 100),  # between valid and outlier bound: clamped
-        (220052, 5, 14),
-    ],
+from benchmark.data.channels import (
+    EYE,
+    FIRST_COLUMN,
+    INDEX,
+    MOTOR,
+    TOTAL,
+    VALUES,
+    VERBAL,
+    category_texts,
+    items,
 )
-def test_values(itemid: int, valuenum: float, expected: float):
-    value, verdict = judged(itemid, valuenum)
-    assert verdict == cleaning.KEPT and value == pytest.approx(expected)
+from benchmark.data.discretiser import discretise
+from benchmark.data.measures import EARLY, KEPT, NO_TIME, NOT_ARTERIAL, OUTLIER, OUTSIDE, VERDICTS
+from benchmark.data.rules import Rules
 
-
-@pytest.mark.parametrize(
-    ("itemid", "valuenum", "verdict"),
-    [
-        (220045, None, cleaning.NO_VALUE),
-        (220045, float("nan"), cleaning.NO_VALUE),
-        (220045, 391, cleaning.OUTLIER),
-        (220045, -1, cleaning.OUTLIER),
-        (223835, 10, cleaning.IMPLAUSIBLE),  # an oxygen flow
-        (223835, 0.1, cleaning.IMPLAUSIBLE),
-        (223835, 101, cleaning.IMPLAUSIBLE),
-        (220277, 0, cleaning.IMPLAUSIBLE),
-        (220277, 151, cleaning.OUTLIER),
-        (50820, 6.0, cleaning.OUTLIER),
-    ],
-)
-def test_values_that_are_dropped(itemid: int, valuenum: float | None, verdict: str):
-    assert judged(itemid, valuenum)[1] == verdict
-
-
-def test_texts():
-    assert judged(220739, 1.0, "None") == (category_texts(INDEX[EYE])["none"], cleaning.KEPT)
-    assert judged(220739, None, " 1 No Response ") == (category_texts(INDEX[EYE])["none"], cleaning.KEPT)
-    assert judged(223900, 1.0, "No Response-ETT")[0] == category_texts(INDEX[VERBAL])["no response-ett"]
-    assert judged(223901, 9.0, "Waves")[1] == cleaning.UNKNOWN_TEXT
-    assert judged(223901, 6.0, None)[1] == cleaning.NO_VALUE and judged(223901, 6.0, " ")[1] == cleaning.NO_VALUE
-    assert judged(223951, None, "Normal <3 Seconds") == (0, cleaning.KEPT)
-    assert judged(224308, None, "Abnormal >3 Seconds") == (1, cleaning.KEPT)
-    assert judged(224308, 0.0, "0.0")[1] == cleaning.UNKNOWN_TEXT
-
-
-def test_pressure_pairs_and_windows():
-    assert judged(220179, None, "120/80") == (120, cleaning.KEPT) and judged(220180, None, "120 / 80")[0] == 80
-    assert judged(220179, 118.0, "120/80")[0] == 118
-    assert judged(220045, 80.0, inside=False)[1] == cleaning.OUTSIDE
-
-
-def test_laboratory_saturation_needs_an_arterial_specimen():
-    assert judged(50817, 97, arterial=True) == (97, cleaning.KEPT)
-    assert judged(50817, 97, arterial=False)[1] == judged(50817, 97)[1] == cleaning.NOT_ARTERIAL
-    assert judged(50820, 7.3)[1] == cleaning.KEPT  # other blood gas values keep every specimen
-
-
+FIX, REF, PUBLISHED = Rules(), Rules.of_profile("ref"), Rules(events="published")
 START = datetime(2150, 1, 1, 12)
-STAYS = pl.LazyFrame(
+STAYS = pl.DataFrame(
     {
-        "subject_id": [1, 1],
-        "stay_id": [10, 11],
-        "intime": [START, START + timedelta(days=9)],
-        "outtime": [START + timedelta(hours=5), START + timedelta(days=10)],
+        "subject_id": [1, 1, 2],
+        "hadm_id": [100, 101, 200],
+        "stay_id": [10, 11, 20],
+        "intime": [START, START + timedelta(days=9), START],
+        "outtime": [START + timedelta(hours=5), START + timedelta(days=10), START + timedelta(hours=5)],
     }
 )
+HEART, HEIGHT, WEIGHT, GLUCOSE = 220045, 226730, 226512, 50931
+
+_SCHEMA = {
+    "subject_id": pl.Int64,
+    "hadm_id": pl.Int64,
+    "stay_id": pl.Int64,
+    "specimen_id": pl.Int64,
+    "itemid": pl.Int64,
+    "charttime": pl.Datetime("us"),
+    "storetime": pl.Datetime("us"),
+    "value": pl.String,
+    "valuenum": pl.Float64,
+    "valueuom": pl.String,
+}
 
 
-def lab(hours: float, itemid: int, value: str, valuenum: float | None, specimen: int | None, subject: int = 1) -> dict:
-    time = START + timedelta(hours=hours)
-    return {
-        "subject_id": subject,
-        "specimen_id": specimen,
+def raw(hours: float | None, itemid: int, value: str, stored: float | None = None, **other: int | None) -> dict:
+    """A raw row of patient 1; the number is the text's where it has one."""
+    number = float(value) if value.replace(".", "", 1).isdigit() else None
+    return dict.fromkeys(_SCHEMA) | {
+        "subject_id": 1,
         "itemid": itemid,
-        "charttime": time,
-        "storetime": time,
+        "charttime": None if hours is None else START + timedelta(hours=hours),
+        "storetime": None if stored is None else START + timedelta(hours=stored),
         "value": value,
-        "valuenum": valuenum,
-    }
+        "valuenum": number,
+    } | other  # fmt: skip
 
 
-def test_labs_join_by_patient_time_and_specimen():
-    labs = pl.LazyFrame(
+def frame(rows: list[dict], table: str) -> pl.LazyFrame:
+    columns = cleaning.CHART_COLUMNS if table == "chart" else cleaning.LAB_COLUMNS
+    return pl.LazyFrame(rows, schema=_SCHEMA).select(columns)
+
+
+def judge(rows: list[dict], table: str, rules: Rules) -> pl.DataFrame:
+    read = cleaning.item_frame(item for item in items(rules) if table in item.table)
+    if table == "chart":
+        return cleaning.chart_rows(frame(rows, table), STAYS, read, rules).collect(engine="streaming")
+    labs = cleaning.wanted_labs(frame(rows, table), STAYS, read, rules).collect().lazy()
+    return cleaning.lab_rows(labs, STAYS, read, rules).collect(engine="streaming")
+
+
+def seen(rows: list[dict], table: str, rules: Rules = FIX) -> list[tuple]:
+    """Stay, hour, value and verdict of each judged row, sorted."""
+    found = judge(rows, table, rules).select("stay_id", "hour", "value", "verdict").rows()
+    named = [(stay, hour, value, VERDICTS[verdict]) for stay, hour, value, verdict in found]
+    return sorted(named, key=lambda entry: (entry[0], entry[1] is None, entry[1], entry[2]))
+
+
+def test_charts_of_a_stay():
+    own = {"hadm_id": 100, "stay_id": 10}
+    rows = [
+        raw(0, HEART, "60", **own),
+        raw(5, HEART, "61", **own),
+        raw(5.5, HEART, "62", **own),
+        raw(-0.5, HEART, "63", **own),
+        raw(-0.5, HEART, "999", **own),
+        raw(1, HEART, "64", hadm_id=100, stay_id=99),  # a stay that is not in the cohort
+        raw(1, HEART, "65", hadm_id=None, stay_id=10),
+        raw(1, HEART, "66", hadm_id=100, stay_id=None),
+        raw(1, 999, "67", **own),
+    ]
+    assert seen(rows, "chart") == [
+        (10, -0.5, 63, OUTSIDE),
+        (10, -0.5, 350, OUTSIDE),
+        (10, 0, 60, KEPT),
+        (10, 1, 65, KEPT),
+        (10, 5, 61, KEPT),
+        (10, 5.5, 62, OUTSIDE),
+    ]
+    assert seen(rows, "chart", PUBLISHED) == [
+        (10, -0.5, 63, EARLY),
+        (10, -0.5, 350, OUTLIER),
+        (10, 0, 60, KEPT),
+        (10, 1, 65, OUTSIDE),  # no admission number
+        (10, 1, 66, KEPT),  # the stay of the admission
+        (10, 5, 61, KEPT),
+        (10, 5.5, 62, KEPT),
+    ]
+
+
+def test_published_events_of_one_stay_may_lie_in_another_of_the_same_patient():
+    rows = [
+        raw(1, HEART, "60", hadm_id=101, stay_id=11),
+        raw(9 * 24, HEART, "61", hadm_id=101, stay_id=11),
+        raw(2, HEART, "62", hadm_id=101, stay_id=10),  # stay and admission do not belong together
+    ]
+    assert seen(rows, "chart") == [(10, 2, 62, KEPT), (11, -215, 60, OUTSIDE), (11, 0, 61, KEPT)]
+    assert seen(rows, "chart", PUBLISHED) == [
+        (10, 1, 60, KEPT),
+        (10, 2, 62, OUTSIDE),
+        (11, -215, 60, EARLY),
+        (11, 0, 61, KEPT),
+    ]
+
+
+def test_rows_without_a_time_are_counted():
+    rows = [raw(None, HEART, "60", hadm_id=100, stay_id=10)]
+    assert [verdict for *_, verdict in seen(rows, "chart")] == [NO_TIME]
+    assert [verdict for *_, verdict in seen(rows, "chart", REF)] == [NO_TIME]
+
+
+def test_labs_of_a_stay():
+    rows = [
+        raw(0, GLUCOSE, "150", hadm_id=None),
+        raw(5, GLUCOSE, "151", hadm_id=100),
+        raw(5.01, GLUCOSE, "152", hadm_id=100),
+        raw(-0.5, GLUCOSE, "153", hadm_id=100),
+        raw(24 * 9.5, GLUCOSE, "154", hadm_id=100),
+        raw(1, GLUCOSE, "155", subject_id=3, hadm_id=100),
+        raw(1, GLUCOSE, "156", subject_id=2, hadm_id=999),
+        raw(2, 51478, "157", hadm_id=100),
+    ]
+    assert seen(rows, "lab") == [(10, 0, 150, KEPT), (10, 5, 151, KEPT), (11, 12, 154, KEPT), (20, 1, 156, KEPT)]
+    published = [
+        (10, -0.5, 153, EARLY),
+        (10, 5, 151, KEPT),
+        (10, 5.01, 152, KEPT),
+        (10, 228, 154, KEPT),
+        (11, 12, 154, KEPT),  # drawn in this stay, though of the other admission
+    ]
+    assert seen(rows, "lab", PUBLISHED) == published
+    assert seen(rows, "lab", REF) == sorted([*published, (10, 2, 157, KEPT)])
+
+
+def test_labs_when_stored():
+    rows = [
+        raw(1, GLUCOSE, "1.5", stored=2, hadm_id=100),
+        raw(2, GLUCOSE, "2.5", stored=1, hadm_id=100),  # stored before it was drawn
+        raw(3, GLUCOSE, "3.5", hadm_id=100),
+        raw(4, GLUCOSE, "4.5", stored=6, hadm_id=100),
+        raw(-1, GLUCOSE, "5.5", stored=0.5, hadm_id=100),
+    ]
+    stored = Rules(lab_time="stored", outliers="kept")
+    found = seen(rows, "lab", stored)
+    assert [entry[1:] for entry in found if entry[3] == KEPT] == [(0.5, 5.5, KEPT), (2, 1.5, KEPT), (2, 2.5, KEPT)]
+    assert [entry[2:] for entry in found if entry[3] != KEPT] == [(3.5, NO_TIME)]
+    published = seen(rows, "lab", Rules(lab_time="stored", outliers="kept", events="published"))
+    assert [(hour, value) for _, hour, value, verdict in published if verdict == KEPT] == [
+        (0.5, 5.5), (2, 1.5), (2, 2.5), (6, 4.5)
+    ]  # fmt: skip
+
+
+def test_specimens():
+    rows = [
+        raw(1, 50817, "97", specimen_id=5),
+        raw(1, 52033, "ART.", specimen_id=5),
+        raw(2, 50817, "60", specimen_id=6),
+        raw(2, 52033, "VEN.", specimen_id=6),
+        raw(2.5, 50817, "95", specimen_id=7),
+        raw(3, 50817, "94"),
+        raw(3, 52033, "ART."),
+    ]
+    assert [verdict for *_, verdict in seen(rows, "lab")] == [KEPT, NOT_ARTERIAL, NOT_ARTERIAL, NOT_ARTERIAL]
+    assert [verdict for *_, verdict in seen(rows, "lab", Rules(saturation="any_specimen"))] == [KEPT] * 4
+
+
+def sizes(rules: Rules, *rows: dict) -> list[tuple[float, float]]:
+    """Hours and values after one value a minute was chosen."""
+    kept = judge(list(rows), "chart", rules).filter(pl.col("verdict") == VERDICTS.index(KEPT))
+    return cleaning.one_per_minute(kept, rules)[0].select("hour", "value").rows()
+
+
+def test_body_size_of_the_day_before():
+    own = {"hadm_id": 100, "stay_id": 10}
+    early = [raw(-25, WEIGHT, "70", **own), raw(-24, WEIGHT, "71", **own), raw(-1, WEIGHT, "72", stored=-1, **own)]
+    late = [raw(-2, WEIGHT, "73", stored=3, **own)]
+    at_0 = [raw(0, WEIGHT, "74", **own)]
+    others = [raw(-1, HEART, "80", **own), raw(-1, WEIGHT, "75", hadm_id=101, stay_id=11)]
+    rules = Rules(body_size="day_before")
+    for chosen in (rules, Rules.of_profile("ref", ["body_size=day_before"])):
+        assert sizes(chosen, *early[:1]) == []
+        assert sizes(chosen, *early[:2]) == [(0, 71)]
+        assert sizes(chosen, *early, *late, *others) == [(0, 72)]  # the latest
+        assert sizes(chosen, *early, *late, *at_0) == [(0, 74)]  # in the stay
+    assert sizes(FIX, *early, *late) == []
+    assert seen(others, "chart", rules) == [(10, -1, 80, OUTSIDE), (11, -217, 75, OUTSIDE)]
+
+
+def ties(rules: Rules, *rows: tuple[int | None, int, float, str | None]) -> list[float]:
+    """Value that wins among (store time, itemid, value, text) rows of one minute, for both orders of the rows."""
+    item = {item.itemid: item for item in items(rules)}
+    schema = {"stay_id": pl.Int64, "hour": pl.Float64, "channel": pl.Int16, "value": pl.Float64, "stored": pl.Int64}
+    table = pl.DataFrame(
         [
-            lab(1, 50817, "97", 97, 5),
-            lab(1, 52033, "ART.", None, 5),
-            lab(2, 50817, "60", 60, 6),
-            lab(2, 52033, "VEN.", None, 6),
-            lab(2.5, 50817, "95", 95, 7),
-            lab(0, 50931, "___", 150, 8),
-            lab(5, 50931, "151", 151, 9),
-            lab(5.01, 50931, "152", 152, 9),
-            lab(-0.01, 50931, "153", 153, 9),
-            lab(24 * 9.5, 50931, "154", 154, 9),
-            lab(1, 50931, "155", 155, 9, subject=2),
-            lab(1, 51478, "156", 156, 9),
-        ]
-    )
-    wanted = cleaning.wanted_labs(labs, STAYS, ITEMS)
-    rows = cleaning.lab_rows(wanted, STAYS, ITEMS).collect()
-    kept = rows.filter(pl.col("verdict") == 0).select("stay_id", "hour", "value").sort("stay_id", "hour").rows()
-    assert kept == [(10, 0.0, 150.0), (10, 1.0, 97.0), (10, 5.0, 151.0), (11, 12.0, 154.0)]
-    assert (rows["verdict"] == cleaning.VERDICTS.index(cleaning.NOT_ARTERIAL)).sum() == 2
-
-
-def ties(*rows: tuple[int | None, int, float]) -> list[float]:
-    """Value that wins among (store time, itemid, value) rows of one minute, for both orders of the rows."""
-    priority = dict(ITEMS.select("itemid", "priority").rows())
-    frame = pl.DataFrame(
-        [
-            {"stay_id": 1, "hour": 2.0, "channel": 8, "value": v, "stored": s, "priority": priority[i], "itemid": i}
-            for s, i, v in rows
+            {"stay_id": 1, "hour": 2.0, "channel": item[i].channel, "value": v, "stored": s, "text": text}
+            | {"priority": item[i].priority, "itemid": i}
+            for s, i, v, text in rows
         ],
-        schema_overrides={"stored": pl.Int64, "value": pl.Float64},
+        schema=schema | {"text": pl.String, "priority": pl.Int16, "itemid": pl.Int32},
     )
     winners = []
-    for order in (frame, frame.reverse()):
-        kept, repeated = cleaning.one_per_minute(order)
+    for order in (table, table.reverse()):
+        kept, repeated = cleaning.one_per_minute(order, rules)
         assert len(kept) == 1 and repeated["rows"].to_list() == [len(rows) - 1]
         winners += kept["value"].to_list()
     return winners
 
 
-def test_ties_of_one_minute():
-    assert ties((5, 220179, 1), (6, 220179, 2)) == [2, 2]  # stored last
-    assert ties((None, 220050, 1), (6, 220179, 2)) == [2, 2]  # unknown store time is the earliest
-    assert ties((6, 220179, 1), (6, 220050, 2)) == [2, 2]  # arterial line before cuff
-    assert ties((None, 220179, 1), (None, 220050, 2)) == [2, 2]
-    assert ties((6, 227243, 1), (6, 224167, 2)) == [2, 2]  # lowest item
-    assert ties((6, 220179, 120), (6, 220179, 98)) == [98, 98]
+def test_the_value_stored_last_wins():
+    assert ties(FIX, (5, 220179, 1, None), (6, 220179, 2, None)) == [2, 2]
+    assert ties(FIX, (None, 220050, 1, None), (6, 220179, 2, None)) == [2, 2]  # unknown store time is the earliest
+    assert ties(FIX, (6, 220179, 1, None), (6, 220050, 2, None)) == [2, 2]  # arterial line before cuff
+    assert ties(FIX, (None, 220179, 1, None), (None, 220050, 2, None)) == [2, 2]
+    assert ties(FIX, (6, 227243, 1, None), (6, 224167, 2, None)) == [2, 2]  # lowest item
+    assert ties(FIX, (6, 220179, 120, None), (6, 220179, 98, None)) == [98, 98]
 
 
-def test_coma_total_where_all_parts_share_a_time():
-    eye, motor, verbal = (category_texts(INDEX[name]) for name in (EYE, MOTOR, VERBAL))
-    rows = [
-        (1, 2.0, INDEX[EYE], eye["to speech"]),
-        (1, 2.0, INDEX[MOTOR], motor["localizes pain"]),
-        (1, 2.0, INDEX[VERBAL], verbal["no response-ett"]),
-        (1, 3.0, INDEX[EYE], eye["none"]),
-        (1, 3.0, INDEX[MOTOR], motor["no response"]),
-        (2, 3.0, INDEX[VERBAL], verbal["no response"]),
-    ]
+def test_the_largest_wins():
+    largest = Rules(same_time="largest")
+    assert ties(largest, (5, 220179, 120, None), (6, 220050, 98, None)) == [120, 120]
+    assert ties(largest, (5, HEART, 101, "101"), (6, HEART, 98, "98")) == [98, 98]  # as texts
+    assert ties(largest, (5, HEART, 101, "101"), (6, HEART, 98, None)) == [101, 101]
+    assert ties(largest, (5, HEART, 98, "98"), (6, HEART, 98, "98.0"), (7, HEART, 97, "97.99")) == [98, 98]
+
+
+CHARTED = st.tuples(
+    st.sampled_from([HEART, 220179, 220050, 220739, WEIGHT]),
+    st.sampled_from([-3.0, -0.1, 0.0, 1.0]),
+    st.sampled_from([None, 0.0, 1.0]),
+    st.sampled_from(["98", "101", "3", "To Speech", "None"]),
+)
+
+
+@given(st.lists(CHARTED, max_size=12), st.randoms(use_true_random=False), st.sampled_from(["stored_last", "largest"]))
+def test_the_order_of_rows_never_matters(charted, random, same_time):
+    rules = Rules(same_time=same_time, body_size="day_before", events="published")
+    rows = [raw(hour, item, text, stored, hadm_id=100, stay_id=10) for item, hour, stored, text in charted]
+    shuffled = random.sample(rows, len(rows))
+    results = []
+    for order in (rows, shuffled):
+        kept = judge(order, "chart", rules).filter(pl.col("verdict") == VERDICTS.index(KEPT))
+        events, repeated = cleaning.one_per_minute(kept, rules)
+        assert len(events) + repeated["rows"].sum() == len(kept)
+        assert events.select("stay_id", "hour", "channel").is_duplicated().sum() == 0
+        results.append(events.rows())
+    assert results[0] == results[1] == sorted(results[0])
+
+
+COMA = [
+    (1, 2.0, EYE, "to speech"),
+    (1, 2.0, MOTOR, "localizes pain"),
+    (1, 2.0, VERBAL, "no response-ett"),
+    (1, 3.0, EYE, "none"),
+    (1, 3.0, MOTOR, "no response"),
+    (2, 3.0, VERBAL, "no response"),
+]
+
+
+@pytest.mark.parametrize("levels", ["merged", "as_written"])
+def test_coma_total_where_all_parts_share_a_time(levels: str):
+    rules = Rules(levels=levels)
+    rows = [(stay, hour, INDEX[part], category_texts(INDEX[part], rules)[text]) for stay, hour, part, text in COMA]
     schema = {"stay_id": pl.Int64, "hour": pl.Float64, "channel": pl.Int16, "value": pl.Float64}
-    totals = cleaning.coma_totals(pl.DataFrame(rows, schema=schema, orient="row"))
+    events = pl.DataFrame(rows, schema=schema, orient="row")
+    totals = cleaning.coma_totals(events, rules)
     assert totals.rows() == [(1, 2.0, INDEX[TOTAL], category_texts(INDEX[TOTAL])["9"])]
     assert dict(totals.schema) == schema
+    assert len(cleaning.coma_totals(events, REF)) == 0
+
+
+def test_worked_example_from_raw_rows_to_hourly_rows():
+    own = {"hadm_id": 100, "stay_id": 10}
+    charted = [(0.0, "80"), (0.4, "90"), (1.0, "100"), (3.7, "70"), (5.3, "60"), (6.0, "50")]
+    rows = [raw(hour, HEART, text, **own) for hour, text in charted]
+    rows += [raw(1.2, 220621, "150", **own), raw(3.7, 220739, "To Speech", **own)]
+    kept = judge(rows, "chart", REF).filter(pl.col("verdict") == VERDICTS.index(KEPT))  # later rows are kept
+    events, _ = cleaning.one_per_minute(kept, REF)
+    hourly = discretise(*(events[name].to_numpy() for name in ("hour", "channel", "value")), 5.3)
+    assert hourly.shape == (6, 76)
+    expected = {"Heart Rate": [100, 100, 100, 70, 70, 60], "Glucose": [128, 150, 150, 150, 150, 150]}
+    observed = {"Heart Rate": [1, 0, 0, 1, 0, 1], "Glucose": [0, 1, 0, 0, 0, 0], EYE: [0, 0, 0, 1, 0, 0]}
+    for name, values in expected.items():
+        assert hourly[:, FIRST_COLUMN[INDEX[name]]].tolist() == values
+    for name, flags in observed.items():
+        assert hourly[:, VALUES + INDEX[name]].tolist() == flags
+    assert (hourly[:, FIRST_COLUMN[INDEX["Temperature"]]] == np.float32(36.6)).all()
+    speech = FIRST_COLUMN[INDEX[EYE]] + category_texts(INDEX[EYE], REF)["to speech"]
+    assert hourly[:, speech].tolist() == [0, 0, 0, 1, 1, 1]
