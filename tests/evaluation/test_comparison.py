@@ -1,0 +1,81 @@
+"""Intervals that cover, tests that keep their level, and figures that other sources give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import false_discovery_control, norm
+
+from benchmark.evaluation.comparison import difference, holm, over_seeds, ranking, score, seed_counts
+from benchmark.evaluation.resampling import patient_weights, resampled
+
+
+def scores_of(rng: np.random.Generator, strength: float, y: np.ndarray, weights: np.ndarray, seeds: int = 3):
+    """AUROC (S, R + 1) of a made-up model; its seeds differ by noise."""
+    rows = []
+    for _ in range(seeds):
+        probability = norm.cdf(strength * y + rng.normal(size=len(y)))[:, None]
+        known, patient = np.ones((len(y), 1), bool), np.arange(len(y))
+        rows.append(resampled(["auroc"], "binary", ("x",), y[:, None], known, probability, patient, weights)["auroc"])
+    return np.stack(rows)
+
+
+def test_intervals_cover_and_the_test_keeps_its_level():
+    rng = np.random.default_rng(5)
+    truth = norm.cdf(1.0 / np.sqrt(2))  # AUROC of two normal distributions one deviation apart
+    weights = patient_weights(150, 200)
+    covered = rejected = 0
+    for _ in range(60):
+        y = (np.arange(150) % 3 == 0).astype(float)
+        first, second = scores_of(rng, 1.0, y, weights), scores_of(rng, 1.0, y, weights)
+        found = score(first)
+        covered += found.low <= truth <= found.high
+        rejected += difference(first, second).p < 0.05
+    assert covered >= 52, "of 60 intervals of 95 %"
+    assert rejected <= 8, "of 60 comparisons of equal models"
+
+
+def test_a_real_difference_is_found_and_has_the_right_sign():
+    rng = np.random.default_rng(6)
+    y, weights = (np.arange(300) % 2).astype(float), patient_weights(300, 300)
+    strong, weak = scores_of(rng, 2.0, y, weights), scores_of(rng, 0.3, y, weights)
+    found = difference(strong, weak)
+    assert 0 < found.low < found.value < found.high
+    assert found.p == pytest.approx(2 / 301)
+    back = difference(weak, strong)
+    assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
+
+
+def test_pairing_narrows_the_interval():
+    rng = np.random.default_rng(7)
+    y, weights = (np.arange(300) % 2).astype(float), patient_weights(300, 300)
+    base = scores_of(rng, 1.0, y, weights, seeds=1)
+    found = difference(base + 0.01, base)
+    assert (found.low, found.high) == pytest.approx((0.01, 0.01))
+
+
+def test_seeds_are_resampled_and_the_first_column_is_the_plain_mean():
+    counts = seed_counts(5, 100)
+    assert counts.shape == (5, 101)
+    np.testing.assert_allclose(counts.sum(0), 1)
+    assert (counts[:, 1:] * 5 == np.round(counts[:, 1:] * 5)).all() and (counts[:, 1:].max(0) > 0.2).mean() > 0.9
+    values = np.arange(5.0)[:, None] * np.ones((1, 101))
+    assert over_seeds(values)[0] == 2.0 and over_seeds(values)[1:].std() > 0.3
+
+
+def test_holm_is_stricter_than_false_discovery_control_and_ordered():
+    p = [0.001, 0.02, 0.02, 0.4, float("nan")]
+    adjusted = holm(p)
+    assert adjusted[:4] == pytest.approx([0.004, 0.06, 0.06, 0.4]) and np.isnan(adjusted[4])
+    assert (np.array(adjusted[:4]) >= false_discovery_control(p[:4]) - 1e-12).all()
+
+
+def test_critical_difference_of_the_literature():
+    """Demsar (2006), table 5: q 2.343 for three and 2.850 for six models at 0.05."""
+    rng = np.random.default_rng(1)
+    for models, q in ((3, 2.343), (6, 2.850)):
+        found = ranking({f"m{k}": rng.random(6) for k in range(models)})
+        assert found.critical == pytest.approx(q * np.sqrt(models * (models + 1) / 36), abs=2e-3)
+        assert sum(found.ranks.values()) == pytest.approx(models * (models + 1) / 2)
+    best = ranking({"a": [3, 3, 3, 3, 3, 3], "b": [2, 2, 2, 2, 2, 2], "c": [1, 1, 1, 1, 1, 1]})
+    assert best.ranks == {"a": 1.0, "b": 2.0, "c": 3.0} and best.p < 0.01
