@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from models import flexcare
+from models.variants import ENTRIES
 
-ENTRIES = (flexcare.SINGLE_TASK_ENTRY, flexcare.ENTRY)
-"""Models of this package, in the order of the tables' columns."""
+__all__ = ["ENTRIES"]

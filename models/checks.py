@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def check_count(name: str, count: int, least: int) -> None:
     """Refuses a count below `least`."""
@@ -25,3 +27,10 @@ def check_positive(name: str, value: float) -> None:
     """Refuses 0 and below."""
     if not value > 0:
         raise ValueError(f"{name} {value}; it must be positive")
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Refuses a value that is none of `allowed`."""
+    choices = tuple(allowed)
+    if value not in choices:
+        raise ValueError(f"{name} {value!r}; allowed are {', '.join(choices)}")

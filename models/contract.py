@@ -14,20 +14,21 @@ another, without padding and without filler for the absent. `present` is the onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from models.checks import check_count, check_rate
+from models.checks import check_choice, check_count, check_rate
 
 MODALITIES = ("ehr", "cxr", "note")
 """Order of the modality axis everywhere: ICU time series, chest film, note text."""
 
 Kind = Literal["binary", "multilabel", "multiclass"]
+PositionInit = Literal["zeros", "normal"]
 Group = Literal["table3", "ablation", "reference", "preset", "extension"]
 
 
@@ -175,6 +176,8 @@ class Dimensions:
         series_features: columns of the hourly array. hours: longest series (the last hours are kept).
         note_features: width of the note encoder. note_tokens: longest note.
         film: side of the film in pixels. patch: side of a patch.
+        position_init: initial values of the positional tables; "zeros" as in FlexCare's code, or "normal" of
+            deviation 0.02.
     """
 
     width: int = 128
@@ -187,16 +190,54 @@ class Dimensions:
     note_tokens: int = 512
     film: int = 224
     patch: int = 16
+    position_init: PositionInit = "zeros"
 
     def __post_init__(self) -> None:
         for size in fields(self):
-            if size.name != "dropout":
+            if size.name not in ("dropout", "position_init"):
                 check_count(size.name, getattr(self, size.name), 1)
         check_rate("dropout", self.dropout)
+        check_choice("position_init", self.position_init, get_args(PositionInit))
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.film % self.patch:
             raise ValueError(f"film side {self.film} is not a multiple of patch side {self.patch}")
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A module whose training has stages."""
+
+    def begin_epoch(self, epoch: int) -> bool:
+        """Called before each epoch, counted from 1; False bars the epoch's state from being the one that is kept."""
+
+
+@runtime_checkable
+class Supported(Protocol):
+    """A module that compares what it predicts with a fixed set of training samples.
+
+    Attributes:
+        support_samples: how many it wants to be given; 0 for none.
+    """
+
+    support_samples: int
+
+    def remember(self, batch: Batch) -> None:
+        """Takes the set, in eval mode after every epoch; what is kept of it belongs to the module's state."""
+
+
+class Estimator(Protocol):
+    """A module that is fitted in one go, in stages that are prefixes of one another, such as rounds of boosting."""
+
+    def fit(self, training: Iterable[tuple[Batch, Tensor, Tensor]], seed: int) -> None:
+        """Fits on all training samples: batches with labels and which of them are known, both of shape (B, C), or (B,)
+        for classes."""
+
+    def stages(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
+        """Logits (n, C) of all samples of the batches, after each stage."""
+
+    def keep(self, stages: int) -> None:
+        """Drops all but the first stages."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +246,7 @@ class ModelEntry:
 
     The module that `build` makes maps a `Batch` to an `Output`. If it returns auxiliary losses, its attribute
     `aux_weights` (dict of name to float) gives the weight of each; a module without such losses needs no attribute.
+    A module may also be `Staged` or `Supported`; one of an entry with `fits` is an `Estimator`.
 
     Attributes:
         name: as typed on the command line. title: as printed in tables.
@@ -213,7 +255,10 @@ class ModelEntry:
             come from torch's current generator; the caller seeds it.
         multitask: True: one module is trained on all tasks; False: one module a task.
         paper: citation. clip_norm: bound on the gradient norm in training, if the model asks for one.
-        couples_samples: True if an eval-mode output depends on the other samples of its batch.
+        couples_samples: True if an eval-mode output depends on the other samples of its batch; an attribute of that
+            name of the module counts instead, where its options decide.
+        fits: True if the module is fitted in one go instead of trained by gradient.
+        reads: modalities that can change its predictions.
         group: which comparison it belongs to: "table3" (the paper's main table), "ablation", "reference" (simple models
             that put the others into proportion), "preset" (another reading of a model of the main table) or "extension"
             (for tasks outside the main table).
@@ -230,10 +275,12 @@ class ModelEntry:
     multitask: bool = False
     clip_norm: float | None = None
     couples_samples: bool = False
+    fits: bool = False
+    reads: tuple[str, ...] = MODALITIES
     group: Group = "table3"
     variant_of: str | None = None
     pretrained_on: str | None = None
-    load_pretrained: Callable[[nn.Module, Mapping[str, Tensor]], None] | None = None
+    load_pretrained: Callable[[nn.Module, Mapping[str, Tensor]], Any] | None = None
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,7 +1,7 @@
 """FlexCare's transformer as the paper writes it: one padded sequence a sample, one attention under a boolean mask.
 
-The reference for `models/encoder.py`: the same parameters, the same function, written to be read. Slow where samples
-differ in length or lack modalities.
+The reference for `models/encoder.py` and `models/joint_encoder.py`: the same parameters, the same function, written to
+be read. Slow where samples differ in length or lack modalities.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.contract import MODALITIES, Packed
-from models.encoder import COMBINATIONS, READERS, SINGLES, CombinationEncoder
+from models.contract import Packed
+from models.encoder import CombinationEncoder
 from models.layers import EncoderLayer
+from models.mask import COMBINATIONS, SINGLES, Mask
 from models.ragged import on_device
 
 
@@ -28,47 +29,65 @@ def pad_by_row(stream: Packed, size: int) -> tuple[Tensor, Tensor]:
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
 
 
-def visibility(present: Tensor, real: Sequence[Tensor]) -> Tensor:
-    """The paper's mask, (B, N, N) bool, [query, key], over [task; combinations; tokens of each modality].
+def visibility(present: Tensor, real: Sequence[Tensor], mask: Mask) -> tuple[Tensor, Tensor]:
+    """The paper's mask over [task; combinations; tokens of each modality], token by token.
 
     Args:
-        present: (B, M) bool. real: for each modality (B, L_m) bool, True at real tokens.
+        present: (B, M) bool. real: for each modality (B, L_m) bool, True at real tokens. mask: with combinations.
+
+    Returns:
+        (B, N, N) bool, [query, key], who sees whom; and (B, N) bool, which tokens exist: not padding, not the
+        combination of a single absent modality.
     """
-    valid = torch.cat([torch.ones_like(present[:, :1]).expand(-1, READERS), *real], 1)  # (B, N)
-    modality = torch.cat([torch.full((mask.shape[1],), m, device=mask.device) for m, mask in enumerate(real)])
-    modality = torch.cat([modality.new_full((READERS,), -1), modality])  # (N,), -1 for task and combinations
-    seen = torch.zeros(*valid.shape, valid.shape[1], dtype=torch.bool, device=valid.device)
-    seen[:, 0, 0] = True
-    seen[:, 0, 1 : 1 + SINGLES] = present
-    seen[:, 0, 1 + SINGLES : READERS] = True
-    seen[:, 0, READERS:] = True
+    first, specials = mask.first, mask.specials
+    modality = torch.cat([torch.full((tokens.shape[1],), m, device=tokens.device) for m, tokens in enumerate(real)])
+    modality = torch.cat([modality.new_full((specials,), -1), modality])  # (N,), -1 for task and combinations
+    seen = torch.zeros(len(present), *modality.shape * 2, dtype=torch.bool, device=present.device)
+    if mask.task:
+        seen[:, 0, 0] = True
+        seen[:, 0, specials:] = True
     for c, members in enumerate(COMBINATIONS):
-        seen[:, 1 + c, 1 + c] = True
-        for m in range(len(MODALITIES)):
+        seen[:, first + c, first + c] = True
+        for m in range(SINGLES):
             if members[m]:
-                seen[:, 1 + c, modality == m] = True
-    seen[:, READERS:, READERS:] = modality[READERS:, None] == modality[None, READERS:]
-    return seen & valid[:, None, :]
+                seen[:, first + c, modality == m] = True
+        if mask.task:
+            whole = present[:, list(members)].all(1)
+            seen[:, 0, first + c] = whole if c < SINGLES or not mask.task_sees_incomplete else True
+    content = modality >= 0
+    seen[:, specials:, specials:] = modality[content, None] == modality[None, content]
+    task = torch.ones_like(present[:, :first])
+    several = torch.ones_like(present[:, :1]).expand(-1, len(COMBINATIONS) - SINGLES)
+    seen[:, :, specials:] &= torch.cat([*real], 1)[:, None, :]
+    return seen, torch.cat([task, present, several, *real], 1)
 
 
 class DenseCombinationEncoder(CombinationEncoder):
     """`CombinationEncoder` computed as one dense masked transformer; parameters and arguments are the same."""
 
+    @staticmethod
+    def _check(mask: Mask) -> None:
+        if not mask.combinations or mask.modalities_meet:
+            raise ValueError(f"{mask}: the dense reference is written for combinations and the paper's mask")
+
     def forward(self, readers: Tensor, streams: Sequence[Packed | None], present: Tensor) -> Tensor:
-        """(B, 8, D) readers, packed (N_m, D) tokens of each modality, (B, M) presence -> (B, 8, D)."""
+        """(B, S, D) readers, packed (N_m, D) tokens of each modality, (B, M) presence -> (B, S, D)."""
         empty = readers[:, :0], torch.ones_like(present[:, :0])
         padded = [empty if stream is None else pad_by_row(stream, len(present)) for stream in streams]
         tokens = torch.cat([readers, *(values for values, _ in padded)], 1)  # (B, N, D)
-        seen = visibility(present, [real for _, real in padded])
+        seen, exists = visibility(present, [real for _, real in padded], self.mask)
+        if self.mask.enforced:
+            added = torch.zeros(seen.shape, dtype=tokens.dtype, device=seen.device).masked_fill(~seen, -torch.inf)
+        else:
+            added = (~seen).to(tokens.dtype).masked_fill(~exists[:, None], -torch.inf)
         for layer in self.layers:
-            tokens = layer.finish(tokens, self._attention(layer, tokens, seen))
-        return tokens[:, :READERS]
+            tokens = layer.finish(tokens, self._attention(layer, tokens, added[:, None]))
+        return tokens[:, : self.mask.specials]
 
-    def _attention(self, layer: EncoderLayer, tokens: Tensor, seen: Tensor) -> Tensor:
+    def _attention(self, layer: EncoderLayer, tokens: Tensor, added: Tensor) -> Tensor:
         q, k, v = layer.split_heads(layer.qkv(tokens), 3)  # (B, heads, N, D/heads)
-        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+        scores = (q @ k.transpose(-1, -2)) * layer.scale + added
         # Tokens of padding see nothing: their rows are set to zero instead of 0 / 0.
-        sees_any = seen.any(-1)[:, None, :, None]
+        sees_any = (added > -torch.inf).any(-1, keepdim=True)
         weights = scores.masked_fill(~sees_any, 0.0).softmax(-1) * sees_any
         return layer.merge_heads(layer.drop(weights) @ v)

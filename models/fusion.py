@@ -17,22 +17,25 @@ class AttentionFusion(nn.Module):
 
     Args:
         width: D. temperature: of the softmax; the authors' code uses 0.2.
+        task: whether there is a task token; without one the scores come from s_c alone.
     """
 
-    def __init__(self, width: int, temperature: float) -> None:
+    def __init__(self, width: int, temperature: float, task: bool = True) -> None:
         super().__init__()
         check_positive("temperature", temperature)
         self.temperature = temperature
-        self.joint = nn.Linear(2 * width, width, bias=False)
-        self.score = nn.Linear(width, 1, bias=False)
+        self.joint = nn.Linear((1 + task) * width, width, bias=False)  # W1
+        self.score = nn.Linear(width, 1, bias=False)  # w2
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, task: Tensor, tokens: Tensor, complete: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, task: Tensor | None, tokens: Tensor, complete: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D) task tokens, (B, C, D) tokens, (B, C) bool -> vectors (B, D), weights (B, C), 0 where not complete."""
         with torch.autocast(tokens.device.type, enabled=False):
-            tokens = tokens.to(task.dtype)
-            of_task, of_token = self.joint.weight.chunk(2, -1)
-            hidden = torch.tanh((task @ of_task.T).unsqueeze(1) + tokens @ of_token.T)  # (B, C, D)
-            scores = self.score(hidden).squeeze(-1) / self.temperature
+            tokens = tokens.to(self.joint.weight.dtype)
+            *of_task, of_token = self.joint.weight.split(tokens.shape[-1], -1)  # each (D, D)
+            hidden = tokens @ of_token.T  # (B, C, D)
+            if task is not None:
+                hidden = hidden + (task.to(tokens.dtype) @ of_task[0].T).unsqueeze(1)
+            scores = self.score(torch.tanh(hidden)).squeeze(-1) / self.temperature  # (B, C)
             alpha = scores.masked_fill(~complete, -torch.inf).softmax(-1)
             return self.norm((alpha.unsqueeze(1) @ tokens).squeeze(1)), alpha

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.contract import Packed
-from models.ragged import Group, first_tokens, grouping, join, repeat_token
+from models.ragged import first_tokens, grouping, join, repeat_token
+
+AttentionScale = Literal["head", "model"]
+LayerInit = Literal["independent", "cloned"]
 
 
 class EncoderLayer(nn.Module):
     """Post-norm transformer encoder layer (Vaswani et al., 2017), with ReLU.
 
-        A  = heads concatenated of softmax(Q K^T / sqrt(D / heads)) V, output projection
+        A  = heads concatenated of softmax(scale Q K^T) V, output projection
         H~ = LayerNorm(H + dropout(A))
         H' = LayerNorm(H~ + dropout(W2 dropout(relu(W1 H~))))        W1: D -> 4D, W2: 4D -> D
 
     Args:
         width: D. heads: attention heads. dropout: at attention probabilities, attention output, hidden units and
-        output.
+        output. scale: of the scores, 1 / sqrt(D / heads) ("head") or 1 / sqrt(D) ("model").
 
     Shape: packed sequences (N, D) -> (N, D); a token attends to the tokens of its own sequence.
+
+    Scores and softmax are in float32 also under autocast: `scaled_dot_product_attention` accumulates them so.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, scale: AttentionScale = "head") -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
         self.width, self.heads, self.dropout = width, heads, dropout
+        self.scale = (width // heads if scale == "head" else width) ** -0.5
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm1 = nn.LayerNorm(width)
@@ -49,7 +58,7 @@ class EncoderLayer(nn.Module):
         mixed = []
         for group in plan.groups:
             q, k, v = self.split_heads(group.pad(qkv.values), 3)
-            mixed.append(self.merge_heads(self.attend(q, k, v, group)))
+            mixed.append(self.merge_heads(self.attend(q, k, v, group.keys)))
         return plan.unpad(mixed)
 
     def read(self, packed: Packed, readers: Tensor) -> Tensor:
@@ -71,14 +80,16 @@ class EncoderLayer(nn.Module):
         for group in plan.groups:
             (q,) = self.split_heads(queries if plan.order is None else queries.index_select(0, group.sequences), 1)
             k, v = self.split_heads(group.pad(keys_values), 2)
-            mixed.append(self.merge_heads(self.attend(q, k, v, group)))
+            mixed.append(self.merge_heads(self.attend(q, k, v, group.keys)))
         return self.finish(seen, plan.restore(mixed))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, group: Group) -> Tensor:
-        """(n, heads, Q, D/heads) queries over the group's padded keys and values (n, heads, L, D/heads)."""
-        allowed = None if group.allowed is None else group.allowed[:, None, None, :]
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """(n, heads, Q, D/heads) queries over keys and values (n, heads, L, D/heads).
+
+        `mask` (n, 1, 1 or Q, L): which keys are allowed (bool), or what is added to the scores. Every row has a key.
+        """
         dropout = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=self.scale)
 
     def split_heads(self, values: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(n, L, parts * D) -> `parts` tensors (n, heads, L, D/heads)."""
@@ -97,6 +108,19 @@ class EncoderLayer(nn.Module):
         return F.dropout(values, self.dropout, self.training)
 
 
+def encoder_layers(
+    width: int, layers: int, heads: int, dropout: float, scale: AttentionScale = "head", init: LayerInit = "independent"
+) -> nn.ModuleList:
+    """Layers of one encoder; "cloned" ones start from equal values, as torch's own stack of layers does."""
+    if layers < 1:
+        raise ValueError(f"layers {layers}; an encoder needs at least one")
+    first = EncoderLayer(width, heads, dropout, scale)
+    further = range(layers - 1)
+    if init == "cloned":
+        return nn.ModuleList([first, *(copy.deepcopy(first) for _ in further)])
+    return nn.ModuleList([first, *(EncoderLayer(width, heads, dropout, scale) for _ in further)])
+
+
 class ClsEncoder(nn.Module):
     """Encodes sequences with a learned first token in front; the output at that token stands for the sequence.
 
@@ -108,10 +132,8 @@ class ClsEncoder(nn.Module):
 
     def __init__(self, width: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers {layers}; an encoder needs at least one")
         self.token = nn.Parameter(torch.randn(width) * 0.02)
-        self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout) for _ in range(layers))
+        self.layers = encoder_layers(width, layers, heads, dropout)
 
     def forward(self, packed: Packed) -> Tensor:
         sequences = self._with_token(packed)

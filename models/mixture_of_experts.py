@@ -1,4 +1,7 @@
-"""Task- and modality-aware sparse mixture of experts (FlexCare; noisy top-k gating of Shazeer et al., 2017)."""
+"""Task- and modality-aware sparse mixture of experts (FlexCare; noisy top-k gating of Shazeer et al., 2017).
+
+And the one transform that stands in its place where an ablation removes it.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ class Mixture(NamedTuple):
 
     Attributes:
         tokens: (B, 7, D), zero where a combination is incomplete.
-        gates: (B, 7, E), exactly `top_k` non-zeros where complete, all zero elsewhere.
-        balance: scalar, CV^2 of importance + CV^2 of load; None in eval mode.
+        gates: (B, 7, E), exactly `top_k` non-zeros where complete, all zero elsewhere; None without experts.
+        balance: scalar, CV^2 of importance + CV^2 of load; None in eval mode and without experts.
     """
 
     tokens: Tensor
-    gates: Tensor
-    balance: Tensor | None
+    gates: Tensor | None = None
+    balance: Tensor | None = None
 
 
 def squared_variation(values: Tensor) -> Tensor:
@@ -67,14 +70,17 @@ class MixtureOfExperts(nn.Module):
 
     Args:
         width: D. experts: E. top_k: experts a token. noise_floor: smallest sigma. noise: whether training adds noise.
+        task: whether there is a task token to route by.
     """
 
-    def __init__(self, width: int, experts: int, top_k: int, noise_floor: float, noise: bool) -> None:
+    def __init__(
+        self, width: int, experts: int, top_k: int, noise_floor: float, noise: bool, task: bool = True
+    ) -> None:
         super().__init__()
         check_top_k(top_k, experts)
         self.experts, self.top_k, self.noise_floor, self.noise = experts, top_k, noise_floor, noise
         self.route_token = nn.Parameter(torch.zeros(width, experts))
-        self.route_task = nn.Parameter(torch.zeros(width, experts))
+        self.route_task = nn.Parameter(torch.zeros(width, experts)) if task else None
         self.route_noise = nn.Parameter(torch.zeros(width, experts))
         self.expand = nn.Parameter(torch.empty(experts, width, width))  # (E, hidden, D)
         self.expand_bias = nn.Parameter(torch.empty(experts, width))
@@ -83,10 +89,12 @@ class MixtureOfExperts(nn.Module):
         for parameter in (self.expand, self.expand_bias, self.contract, self.contract_bias):
             nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)
 
-    def forward(self, tokens: Tensor, task: Tensor, complete: Tensor) -> Mixture:
+    def forward(self, tokens: Tensor, task: Tensor | None, complete: Tensor) -> Mixture:
         """(B, 7, D) combination tokens, (B, D) task tokens, (B, 7) bool complete combinations -> `Mixture`."""
         with torch.autocast(tokens.device.type, enabled=False):
-            clean = tokens @ self.route_token + (task @ self.route_task).unsqueeze(1)  # (B, 7, E)
+            clean = tokens @ self.route_token  # (B, 7, E)
+            if self.route_task is not None:
+                clean = clean + (task @ self.route_task).unsqueeze(1)
             logits, sigma = clean, None
             if self.training and self.noise:
                 sigma = F.softplus(tokens @ self.route_noise) + self.noise_floor
@@ -112,3 +120,20 @@ class MixtureOfExperts(nn.Module):
         hidden = F.relu(F.linear(tokens, self.expand.flatten(0, 1), self.expand_bias.flatten()))  # (B, 7, E * hidden)
         weighted = hidden.unflatten(-1, (self.experts, -1)) * gates.unsqueeze(-1)
         return weighted.flatten(-2) @ self.contract.flatten(0, 1) + gates @ self.contract_bias
+
+
+class OneForAll(nn.Module):
+    """In place of experts: the same transform for all tasks and combinations, F: D -> hidden, ReLU, hidden -> D.
+
+    Args:
+        width: D. hidden: units between; 0 for the identity.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        layers = (nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)) if hidden else ()
+        self.transform = nn.Sequential(*layers)
+
+    def forward(self, tokens: Tensor, task: Tensor | None, complete: Tensor) -> Mixture:
+        """Arguments as those of `MixtureOfExperts`; the task token is not looked at."""
+        return Mixture(self.transform(tokens) * complete.unsqueeze(-1))

@@ -44,6 +44,11 @@ class Group:
     sequences: Tensor
     length: int
 
+    @property
+    def keys(self) -> Tensor | None:
+        """(n, 1, 1, L) bool, the keys that attention may use; None: all."""
+        return None if self.allowed is None else self.allowed[:, None, None, :]
+
     def pad(self, values: Tensor) -> Tensor:
         """(N, F) -> (n, L, F)."""
         if self.index is None:
@@ -141,6 +146,22 @@ def first_tokens(layout: Layout, device: torch.device) -> Tensor:
 def row_index(rows: tuple[int, ...], device: torch.device) -> Tensor:
     """Batch rows as an index tensor."""
     return on_device(np.array(rows, np.int64), device)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+def _rows_and_counts(layout: Layout, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(N,) batch row of every token, and (size, 1) number of tokens of every batch row, 1 where it has none."""
+    counts = np.ones((size, 1))
+    counts[list(layout.rows), 0] = layout.lengths
+    return on_device(np.repeat(layout.rows, layout.lengths), device), on_device(counts, device)
+
+
+def mean_by_row(packed: Packed, size: int) -> Tensor:
+    """Mean token of each of `size` batch rows, zero where it has no token: packed (N, D) -> (size, D)."""
+    values = packed.values
+    rows, counts = _rows_and_counts(packed.layout, size, values.device)
+    return values.new_zeros(size, values.shape[-1]).index_add(0, rows, values) / counts.to(values.dtype)
 
 
 def unit_layout(rows: Sequence[int]) -> Layout:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from benchmark.suggest import unknown
 from benchmark.tasks import TASKS
+from models.contract import PositionInit
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,6 +33,7 @@ class DimensionSettings(Section):
     note_tokens: Count
     film: Annotated[int, Field(ge=1, le=256)]
     patch: Count
+    position_init: PositionInit = "zeros"
 
     @model_validator(mode="after")
     def _divisible(self) -> DimensionSettings:

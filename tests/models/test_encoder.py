@@ -9,22 +9,43 @@ from torch import Tensor
 
 from models.contract import MODALITIES, Layout, Packed
 from models.dense_encoder import DenseCombinationEncoder
-from models.encoder import COMBINATIONS, READERS, READERS_OF, CombinationEncoder, complete_combinations
+from models.encoder import CombinationEncoder
+from models.joint_encoder import JointEncoder
+from models.mask import COMBINATIONS, SINGLES, Mask, complete_combinations
+
+READERS = Mask().specials
+READERS_OF = [Mask().readers_of(m) for m in range(3)]
 
 MIXED = (*PATTERNS, "ehr", "ehr+cxr+note", "ehr+note")
 
 
+MASKS = {
+    "paper": Mask(),
+    "incomplete hidden from the task": Mask(task_sees_incomplete=False),
+    "no task token": Mask(task=False),
+    "added": Mask(enforced=False),
+    "added, no task token": Mask(task=False, enforced=False),
+    "added, incomplete hidden": Mask(task_sees_incomplete=False, enforced=False),
+}
+
+
 def both_encoders(
-    dropout: float = 0.0, layers: int = 3, width: int = 16
+    dropout: float = 0.0,
+    layers: int = 3,
+    width: int = 16,
+    mask: Mask = Mask(),
+    form: type[CombinationEncoder] = CombinationEncoder,
+    scale: str = "head",
 ) -> tuple[CombinationEncoder, CombinationEncoder]:
+    """An encoder and the dense reference with the same parameters."""
     torch.manual_seed(0)
-    streams = CombinationEncoder(width, layers, 2, dropout).double()
+    packed = form(width, layers, 2, dropout, mask=mask, scale=scale).double()
     with torch.no_grad():  # biases and norms start degenerate
-        for parameter in streams.parameters():
+        for parameter in packed.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    dense = DenseCombinationEncoder(width, layers, 2, dropout).double()
-    dense.load_state_dict(streams.state_dict())
-    return streams, dense
+    dense = DenseCombinationEncoder(width, layers, 2, dropout, mask=mask, scale=scale).double()
+    dense.load_state_dict(packed.state_dict())
+    return packed, dense
 
 
 def embedded(
@@ -61,23 +82,70 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
-@pytest.mark.parametrize("case", CASES)
-def test_streams_equal_the_dense_reference_in_values_and_gradients(case, dtype, tolerance):
+def assert_equal_to_dense(encoders, case, dtype=torch.float64, tolerance=1e-10):
     streams, readers, present = embedded(*CASES[case])
     streams = [stream and stream.with_values(stream.values.detach().to(dtype).requires_grad_()) for stream in streams]
-    readers = readers.detach().to(dtype).requires_grad_()
+    readers = readers[:, : encoders[0].mask.specials].detach().to(dtype).requires_grad_()
     (value, grads), (expected, expected_grads) = (
-        gradients(encoder.to(dtype), streams, readers, present) for encoder in both_encoders()
+        gradients(encoder.to(dtype), streams, readers, present) for encoder in encoders
     )
     torch.testing.assert_close(value, expected, rtol=0, atol=tolerance)
     for grad, other in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(grad, other, rtol=tolerance, atol=tolerance * max(1.0, other.abs().max().item()))
 
 
-def test_dropout_has_the_distribution_of_dropout_on_whole_rows():
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_streams_equal_the_dense_reference_in_values_and_gradients(case, dtype, tolerance):
+    assert_equal_to_dense(both_encoders(), case, dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("mask", ["paper", "added"])
+def test_sample_by_sample_equals_the_dense_reference_in_values_and_gradients(mask, case, dtype, tolerance):
+    assert_equal_to_dense(both_encoders(mask=MASKS[mask], form=JointEncoder), case, dtype, tolerance)
+
+
+@pytest.mark.parametrize("scale", ["head", "model"])
+@pytest.mark.parametrize("mask", MASKS)
+def test_every_mask_and_scale_in_every_form(mask, scale):
+    forms = [JointEncoder, CombinationEncoder] if MASKS[mask].separates else [JointEncoder]
+    for form in forms:
+        assert_equal_to_dense(both_encoders(mask=MASKS[mask], form=form, scale=scale), "mixed")
+
+
+def test_scales_differ():
+    streams, readers, present = embedded(MIXED)
+    head, model = (both_encoders(scale=scale)[0](readers, streams, present) for scale in ("head", "model"))
+    assert not torch.allclose(head, model)
+
+
+def test_streams_refuse_a_mask_that_lets_modalities_meet():
+    for mask in (Mask(enforced=False), Mask(modalities_meet=True), Mask(combinations=False)):
+        with pytest.raises(ValueError, match="streams and readers need"):
+            CombinationEncoder(16, 1, 2, 0.0, mask=mask)
+
+
+def test_the_added_mask_is_one_on_forbidden_pairs_and_zero_on_allowed_ones():
+    """Over what exists; what does not is hidden from all."""
+    for mask in (Mask(enforced=False), Mask(task=False, enforced=False)):
+        present = torch.tensor([[True, True, True], [True, False, False]])
+        bias, seen = mask.bias(present, torch.float64), mask.visible(present)
+        assert torch.equal(bias[0], (~seen[0]).double())
+        kinds = mask.specials + SINGLES
+        absent = {mask.first + 1, mask.first + 2, mask.specials + 1, mask.specials + 2}
+        for key in range(kinds):
+            column = bias[1, :, key]
+            assert column.eq(-torch.inf).all() if key in absent else torch.equal(column, (~seen[1, :, key]).double())
+
+
+@pytest.mark.parametrize(
+    ("form", "mask"), [(CombinationEncoder, "paper"), (JointEncoder, "added")], ids=["streams", "joint"]
+)
+def test_dropout_has_the_distribution_of_dropout_on_whole_rows(form, mask):
     """Mean and spread over many copies of one sample; means of the dense form without dropout are far off."""
-    copies, quiet = 6_000, both_encoders(0.0, layers=1)[1]
+    copies, quiet = 6_000, both_encoders(0.0, layers=1, mask=MASKS[mask], form=form)[1]
     streams, readers, present = embedded(("ehr+note",), [(2, 1, 3)])
     readers = readers.expand(copies, -1, -1)
     many = [
@@ -87,7 +155,7 @@ def test_dropout_has_the_distribution_of_dropout_on_whole_rows():
     present = present.expand(copies, -1)
     moments = []
     with torch.no_grad():
-        for encoder in both_encoders(0.3, layers=1):
+        for encoder in both_encoders(0.3, layers=1, mask=MASKS[mask], form=form):
             torch.manual_seed(2)
             output = encoder.train()(readers, many, present).flatten(1)
             moments.append((output.mean(0), output.var(0)))
@@ -172,8 +240,10 @@ def test_half_precision_keeps_softmax_exact_enough():
     assert half.isfinite().all()
 
 
-def test_layers_are_independent_values():
+def test_layers_start_from_independent_values_or_as_clones():
     encoder = CombinationEncoder(16, 2, 2, 0.1)
     assert not torch.equal(encoder.layers[0].qkv.weight, encoder.layers[1].qkv.weight)
+    first, second = CombinationEncoder(16, 2, 2, 0.1, init="cloned").layers
+    assert all(torch.equal(a, b) and a is not b for a, b in zip(first.parameters(), second.parameters(), strict=True))
     with pytest.raises(ValueError, match="layers 0"):
         CombinationEncoder(16, 0, 2, 0.1)

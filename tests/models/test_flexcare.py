@@ -9,14 +9,14 @@ import torch
 from random_batches import BINARY, PATTERNS, SMALL, collate, make_batch, make_samples, randomise
 from torch import Tensor
 
-from models import ENTRIES
 from models.contract import MODALITIES, Dimensions, Head, count_parameters
 from models.dense_encoder import DenseCombinationEncoder
-from models.encoder import COMBINATIONS, READERS_OF
 from models.flexcare import FlexCare, FlexCareConfig, covariance_term
+from models.mask import COMBINATIONS, Mask
 from models.mixture_of_experts import MixtureOfExperts
 
 FULL = ["ehr+cxr+note"] * 3
+READERS_OF = [Mask().readers_of(m) for m in range(3)]
 TWO = (BINARY, Head(4, "multilabel", "ehr"))
 
 
@@ -29,13 +29,6 @@ def test_number_of_parameters_with_the_six_tasks_of_the_paper():
     heads = [Head(classes, "binary", "ehr") for classes in (1, 10, 1, 25, 1, 14)]
     model = FlexCare(Dimensions(), heads, FlexCareConfig())
     assert count_parameters(model) == 1_538_228
-
-
-def test_entries():
-    assert [(entry.name, entry.title, entry.multitask) for entry in ENTRIES] == [
-        ("flexcare-st", "FlexCare-st", False),
-        ("flexcare", "FlexCare", True),
-    ]
 
 
 def test_each_combination_depends_on_the_content_of_its_members_only():
@@ -189,21 +182,6 @@ def test_only_the_heads_and_task_rows_of_the_batch_learn():
     assert all(parameter.grad is None for parameter in model.heads[0].parameters())
     assert not model.tasks.grad[0].any()
     assert model.tasks.grad[1].any()
-
-
-def test_multitask_with_one_task_is_the_single_task_model():
-    batch, _ = make_batch(PATTERNS)
-    outputs = []
-    for entry in ENTRIES:
-        torch.manual_seed(7)
-        outputs.append(entry.build(SMALL, (BINARY,), entry.config()).double().eval()(batch).logits)
-    assert torch.equal(*outputs)
-
-
-def test_beta_changes_the_loss_only():
-    batch, _ = make_batch(PATTERNS)
-    assert torch.equal(build()(batch).logits, build(config=FlexCareConfig(beta=0.0))(batch).logits)
-    assert build(config=FlexCareConfig(beta=0.3, balance=0.1)).aux_weights == {"covariance": 0.3, "balance": 0.1}
 
 
 def test_covariance_term_equals_loops():
