@@ -24,6 +24,7 @@ COLUMNS = {
         "hospital_expire_flag",
     ],
     "hosp/diagnoses_icd": ["subject_id", "hadm_id", "seq_num", "icd_code", "icd_version"],
+    "hosp/d_icd_diagnoses": ["icd_code", "icd_version", "long_title"],
     "hosp/drgcodes": ["subject_id", "hadm_id", "drg_type", "drg_code", "description"],
     "hosp/labevents": [
         "labevent_id", "subject_id", "hadm_id", "specimen_id", "itemid", "charttime", "storetime", "value", "valuenum",

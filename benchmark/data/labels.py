@@ -77,7 +77,7 @@ def draft_dia(
     intervals = stays.rename(columns={"intime": "start", "outtime": "end"})
     latest = "start" if rules.film_choice == "smallest_id" else "admittime"
     stay = _rows(intervals, enclosing_of=draft, latest=latest)
-    hours = ((draft.time - stay.start).dt.total_seconds() / 3600).round(6)
+    hours = (draft.time - stay.start).dt.total_seconds() / 3600
     usable = dia.usable_series(hours, stay, rules).to_numpy()
     draft["stay_id"] = stay.stay_id.where(usable, -1).astype("int64")
     draft["hour"] = np.minimum(hours, stay.los_hours).where(usable)

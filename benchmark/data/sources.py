@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from benchmark.data.cohort import Cohort, build_cohort, read_diagnoses
 from benchmark.data.discretiser import TOLERANCE
+from benchmark.data.events import Events, Progress, extract_events
 from benchmark.data.labels import draft_dia, draft_drg, draft_stay_tasks
 from benchmark.data.links import read_films, read_findings
 from benchmark.data.note_source import with_previous_notes
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.rules import Rules
-from benchmark.data.series import Progress, read_events
 from benchmark.data.split import Split, read_split
 from benchmark.data.summaries import Summaries, list_summaries, one_per_admission, read_summaries
 from benchmark.tasks import drg
@@ -46,33 +48,34 @@ class Sources:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def read_sources(raw: RawMimic, progress: Progress, rules: Rules = Rules()) -> tuple[Sources, pd.DataFrame]:
-    """Read everything but the notes. The second result is the events, which need most of the memory."""
+def read_sources(raw: RawMimic, folder: Path, progress: Progress, rules: Rules = Rules()) -> tuple[Sources, Events]:
+    """Read everything but the notes. The events go to `folder`, or are there already."""
     progress("cohort", 0, 1)
     cohort = build_cohort(raw, rules)
     progress("cohort", 1, 1)
-    events = read_events(raw, cohort.stays, progress)
-    first = events.groupby("stay_id").hour.min()
-    stays = with_first_events(cohort.stays, first)
+    events = extract_events(raw, cohort.stays, folder, rules, progress)
+    stays = with_first_events(cohort.stays, events.first_hours(), events.early_hours())
     films, absent = read_films(raw, rules) if raw.has("cxr/metadata") else (None, None)
     known = raw.has("hosp/diagnoses_icd")
     diagnoses = read_diagnoses(raw, stays, rules) if known else None
     sources = Sources(raw, rules, read_split(raw, rules), cohort, stays, films, diagnoses, absent_films=absent)
-    sources.facts["signals"] = events.attrs.get("report", {})
+    sources.facts["signals"] = events.report
     if not known:
         sources.impossible["phe"] = raw.lack("hosp/diagnoses_icd")
     return sources, events
 
 
-def with_first_events(stays: pd.DataFrame, first: pd.Series, charted: pd.Series | None = None) -> pd.DataFrame:
+def with_first_events(
+    stays: pd.DataFrame, first: Mapping[int, float], earliest: Mapping[int, float] | None = None
+) -> pd.DataFrame:
     """The stays with `first_event` and `first_charted`.
 
     Args:
         first: hour of the first event from the admission to the unit on, by stay; it counts if it lies in the stay.
-        charted: the same with earlier events; None where the rules keep none.
+        earliest: hour of the first event before the admission to the unit, where the rules see such.
     """
-    event = stays.stay_id.map(first).astype(float)
-    charted = event if charted is None else stays.stay_id.map(charted).astype(float)
+    event = stays.stay_id.map(dict(first)).astype(float)
+    charted = stays.stay_id.map(dict(earliest or {})).astype(float).fillna(event)
     return stays.assign(first_event=event.where(event < stays.los_hours + TOLERANCE), first_charted=charted)
 
 

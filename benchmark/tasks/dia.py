@@ -97,5 +97,7 @@ def usable_series(hours: pd.Series, stays: pd.DataFrame, rules: Rules = Rules())
     [False, True, True, True, False, True]
     """
     if rules.film_cut == "at":
-        return (hours > EARLIEST) & stays.first_event.notna() & (stays.first_charted <= hours)
+        # The published lists hold six decimals, so that a first event at the moment of the film comes after it or not.
+        listed = hours.round(6)
+        return (listed > EARLIEST) & stays.first_event.notna() & (stays.first_charted <= listed)
     return (hours > EARLIEST) & (stays.first_event < hours)
