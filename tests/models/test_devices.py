@@ -24,7 +24,9 @@ def _on_meta(packed: Packed | None) -> Packed | None:
     return None if packed is None else packed.with_values(packed.values.to(META))
 
 
-@pytest.mark.parametrize("entry", [entry for entry in (*BASELINES, *MODELS) if not entry.fits], ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in (*BASELINES, *MODELS) if not entry.fits], ids=lambda entry: entry.name
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_a_step_stays_on_its_device_and_never_reads_a_value(
     entry: ModelEntry, training: bool, monkeypatch: pytest.MonkeyPatch

@@ -129,7 +129,8 @@ def test_what_fills_up_a_group_of_sequences_changes_neither_output_nor_gradient(
         output = model(batch)
         loss_of(model, output, y).backward()
         results.append([output.logits.detach(), *(parameter.grad for parameter in model.parameters())])
-    assert sum(filled) > 0 or not any(isinstance(module, EncoderLayer) for module in model.modules())
+    equal_lengths = entry.reads == ("cxr",) or not any(isinstance(module, EncoderLayer) for module in model.modules())
+    assert sum(filled) > 0 or equal_lengths
     for value, expected in zip(*results, strict=True):
         assert (value is None and expected is None) or torch.equal(value, expected)
 
@@ -238,7 +239,8 @@ def test_same_seed_same_losses(entry):
 @every_model
 def test_learns_64_samples_by_heart(entry):
     model = build(entry, dtype=torch.float32, dropout=False).train()
-    samples = make_samples((PATTERNS * 10)[:64], dtype=torch.float32)
+    readable = [pattern for pattern in PATTERNS if set(entry.reads) & set(pattern.split("+"))]
+    samples = make_samples((readable * 16)[:64], dtype=torch.float32)
     labels = make_labels(BINARY, 64, dtype=torch.float32)
     batch = collate(samples)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
