@@ -1,44 +1,82 @@
-"""Chest films, decoded once into one memory-mapped array of small grey images.
+"""One chest film: from a JPEG of any size to 256 x 256 grey pixels, or the reason why not.
 
-The shorter side becomes 256 pixels with the aspect ratio kept, then the centre 256 x 256 pixels are cut out. JPEG files
-are decoded at reduced size where that is enough, then resampled with antialiasing.
+The shorter side becomes 256 pixels with the aspect ratio kept, and the centre 256 x 256 pixels are what is stored. JPEG
+files are decoded at reduced size where that is enough, then resampled with antialiasing.
+
+What is found out about a damaged file: that it is no image, that it was cut short, that data are missing before its
+end mark, and, where its checksum is known, any change at all. The decoder says nothing of bytes that were changed
+inside a JPEG: they show as wrong pixels, which only the checksum reveals.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import struct
+import zlib
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from benchmark.data.rules import Rules
 
 SIDE = 256
 """Height and width of a stored film."""
 
+MOST_PIXELS = 80_000_000
+"""A film has about 8 million pixels; far more are a mistake, and could fill the memory."""
+
+LEAST_SIDE, MOST_ELONGATED = 32, 5
+"""A picture with a shorter side in pixels, or a larger ratio of its sides, is no film."""
+
+_FORMATS = ("JPEG", "PNG")
+_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
+"""Kinds of pixels with at most eight bits a channel, by the names of Pillow."""
+
+_WIDTH, _CROP = 512, 224
+
 _END_OF_JPEG, _TAIL = b"\xff\xd9", 64
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_NOT_DECODED = 128
+"""The grey of a block that no data came for: all coefficients zero."""
+
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+"""What Pillow raises for files that it cannot read."""
 
 
-def decode(path: Path) -> np.ndarray:
+class BadFilm(Exception):
+    """A film that cannot be used; the text is the reason, without the file's name."""
+
+
+def decode(path: Path, rules: Rules = Rules(), sha256: str | None = None) -> np.ndarray:
     """One film as (256, 256) uint8.
 
+    Args:
+        rules: `film_pixels`. sha256: checksum that the file must have, if it is known.
+
     Raises:
-        OSError, SyntaxError, ValueError or PIL.Image.DecompressionBombError: the file cannot be read as an image.
+        BadFilm: the file is missing, damaged, or holds no film.
     """
-    with Image.open(path) as image:
-        width, height = image.size
-        scale = SIDE / min(width, height)
-        # Decode at twice the final size or more, so that the final, better resampling still does the last step.
-        image.draft("L", (round(2 * scale * width), round(2 * scale * height)))
-        size = (max(SIDE, round(scale * width)), max(SIDE, round(scale * height)))
-        grey = image.convert("L").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    left, top = (size[0] - SIDE) // 2, (size[1] - SIDE) // 2
-    return np.asarray(grey.crop((left, top, left + SIDE, top + SIDE)))
+    try:
+        data = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise BadFilm("its checksum is not the published one")
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            _require_film(image)
+            return _twice(image) if rules.film_pixels == "twice" else _once(image)
+    except _UNREADABLE as fault:
+        raise BadFilm(_reason(fault, path)) from fault
 
 
 def looks_whole(path: Path) -> bool:
@@ -47,7 +85,7 @@ def looks_whole(path: Path) -> bool:
     A file cut short while it was copied lacks the end mark of a JPEG.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             if image.format != "JPEG":
                 return True
         with path.open("rb") as file:
@@ -57,64 +95,75 @@ def looks_whole(path: Path) -> bool:
         return False
 
 
-def write_films(
-    paths: Sequence[Path],
-    out: Path,
-    progress: Callable[[str, int, int], None] | None = None,
-    threads: int | None = None,
-) -> np.ndarray:
-    """Writes `out/films/pixels.npy`, (n, 256, 256) uint8, n the number of readable films, in the order of `paths`.
+def _require_film(image: Image.Image) -> None:
+    width, height = image.size
+    if image.mode not in _MODES:
+        raise BadFilm(f"pixels of kind {image.mode}; at most 8 bits a channel are allowed")
+    if width * height > MOST_PIXELS:
+        raise BadFilm(f"{width} x {height} pixels; at most {MOST_PIXELS:,} are allowed")
+    if min(width, height) < LEAST_SIDE or max(width, height) > MOST_ELONGATED * min(width, height):
+        raise BadFilm(f"sides of {width} x {height} pixels are not those of a film")
 
-    Args:
-        threads: number of decoding threads; at most four of the machine's cores by default.
 
-    Returns:
-        (len(paths),) int64: row of each film, -1 where the file is missing or broken.
+def _once(image: Image.Image) -> np.ndarray:
+    """Straight from the original, by the centre square of its shorter side."""
+    scale = SIDE / min(image.size)
+    # Decode at twice the final size or more, so that the final, better resampling still does the last step.
+    image.draft("L", (round(2 * scale * image.width), round(2 * scale * image.height)))
+    grey = _grey(image)
+    side = min(grey.size)
+    left, top = (grey.width - side) / 2, (grey.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+
+
+def _twice(image: Image.Image) -> np.ndarray:
+    """As published: to a width of 512 as a JPEG of its own, and from there.
+
+    The centre is where the published crop of 224 pixels has it; the rest of the longer side, which a published film can
+    still turn or shift into view in training, is not stored.
     """
-    notify = progress or (lambda *_: None)
-    folder = out / "films"
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = np.full(len(paths), -1, dtype=np.int64)
-    temporary, target = folder / ".pixels.npy.part", folder / "pixels.npy"
-    with temporary.open("w+b") as file:
-        _write_header(file, len(paths))
-        data_start, readable = file.tell(), 0
-        for index, pixels in enumerate(_decoded(paths, threads or min(4, os.cpu_count() or 1))):
-            if pixels is not None:
-                file.write(pixels.tobytes())
-                rows[index] = readable
-                readable += 1
-            if index % 100 == 0:
-                notify("films", index, len(paths))
-        # The header's number of films may be too high; the format pads headers, so a lower number takes the same room.
-        file.seek(0)
-        _write_header(file, readable)
-        if file.tell() != data_start:
-            raise RuntimeError(f"header of {file.tell()} bytes where {data_start} were reserved")
-    temporary.replace(target)
-    notify("films", len(paths), len(paths))
-    return rows
+    _grey(image)  # for what it finds out
+    wide = image.resize((_WIDTH, int(image.height * (_WIDTH / image.width))))
+    buffer = BytesIO()
+    wide.save(buffer, "JPEG")
+    with Image.open(buffer) as again:
+        grey = again.convert("L")
+    short, long = min(grey.size), max(grey.size)
+    length = int(SIDE * long / short)
+    start = min(max(round((length - _CROP) / 2) - (SIDE - _CROP) // 2, 0), length - SIDE)
+    if grey.width < grey.height:
+        small, corner = grey.resize((SIDE, length), Image.Resampling.BILINEAR), (0, start)
+    else:
+        small, corner = grey.resize((length, SIDE), Image.Resampling.BILINEAR), (start, 0)
+    return np.asarray(small.crop((*corner, corner[0] + SIDE, corner[1] + SIDE)))
 
 
-def _write_header(file: BinaryIO, films: int) -> None:
-    description = {"descr": "|u1", "fortran_order": False, "shape": (films, SIDE, SIDE)}
-    np.lib.format.write_array_header_1_0(file, description)
+def _grey(image: Image.Image) -> Image.Image:
+    """The decoded image in grey; refuses a JPEG whose data end long before its pixels do.
+
+    The decoder fills what is missing with one grey and says nothing.
+    """
+    image.load()
+    grey = image.convert("L")
+    if image.format == "JPEG":
+        last = np.asarray(grey.crop((grey.width * 3 // 4, grey.height - 1, grey.width, grey.height)))
+        low, high = grey.getextrema()
+        if (last == _NOT_DECODED).all() and low != high:
+            raise BadFilm("damaged: its data end before its last row")
+    return grey
 
 
-def _decoded(paths: Sequence[Path], threads: int) -> Iterator[np.ndarray | None]:
-    """Films in order, None for unreadable ones; only a few are in memory at a time."""
-
-    def attempt(path: Path) -> np.ndarray | None:
-        try:
-            return decode(path)
-        except _UNREADABLE:
-            return None
-
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque()
-        for path in paths:
-            waiting.append(pool.submit(attempt, path))
-            if len(waiting) >= 8 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _reason(fault: Exception, path: Path) -> str:
+    """Why a file cannot be read, without its name."""
+    if isinstance(fault, FileNotFoundError):
+        return "no such file"
+    if isinstance(fault, UnidentifiedImageError):
+        return "no JPEG or PNG image" if path.stat().st_size else "an empty file"
+    if isinstance(fault, OSError) and fault.strerror:
+        return fault.strerror
+    if isinstance(fault, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"far too many pixels; at most {MOST_PIXELS:,} are allowed"
+    if "truncated" in str(fault):
+        return "cut short"
+    return f"damaged: {fault}"
