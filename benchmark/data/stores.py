@@ -142,6 +142,14 @@ class RaggedWriter:
             )
         self.values[start:stop] = values
 
+    def write_many(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Stores sequences `rows`, given end to end."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        if values.shape != (lengths.sum(), self.values.shape[1]):
+            raise ValueError(f"shape {values.shape}; {(int(lengths.sum()), self.values.shape[1])} expected")
+        shift = self.offsets[rows] - (np.cumsum(lengths) - lengths)
+        self.values[np.arange(len(values)) + np.repeat(shift, lengths)] = values
+
     def close(self) -> None:
         """Flushes to disk."""
         if isinstance(self.values, np.memmap):

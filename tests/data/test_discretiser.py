@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.data.channels import CHANNELS, EYE, FIRST_COLUMN, INDEX, VALUES, WIDTH, category_texts
-from benchmark.data.discretiser import bins, discretise
+from benchmark.data.discretiser import StayEvents, bins, discretise, discretise_stays, last_rows
 
 HR, GLUCOSE, TEMPERATURE = (INDEX[name] for name in ("Heart Rate", "Glucose", "Temperature"))
 EYE_TEXTS = category_texts(INDEX[EYE])
@@ -99,3 +99,49 @@ def test_agrees_with_a_plain_loop(stay, end: float):
     for c, spec in enumerate(CHANNELS):
         if not spec.continuous:
             assert (array[:, FIRST_COLUMN[c] : FIRST_COLUMN[c] + spec.width].sum(1) == 1).all()
+
+
+def joined(stays: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> StayEvents:
+    start = np.cumsum([0, *(len(hour) for hour, _, _ in stays)])
+    return StayEvents(start, *(np.concatenate(part) for part in zip(*stays, strict=True)))
+
+
+ENDS = st.one_of(st.integers(0, 9), st.floats(0, 9)).map(float)
+
+
+@given(st.lists(st.tuples(stays(), ENDS), min_size=1, max_size=5))
+def test_many_stays_at_once_equal_one_after_another(drawn):
+    ends = np.array([end for _, end in drawn])
+    expected = np.concatenate([discretise(*stay, end) for stay, end in drawn])
+    np.testing.assert_array_equal(discretise_stays(joined([stay for stay, _ in drawn]), ends), expected)
+
+
+CUTS = st.lists(ENDS.filter(lambda end: bins(end) > 0), max_size=3)
+
+
+@given(st.lists(st.tuples(stays(), CUTS), min_size=1, max_size=4))
+def test_last_rows_equal_the_end_of_a_series_that_is_cut(drawn):
+    events = joined([stay for stay, _ in drawn])
+    place = np.repeat(np.arange(len(drawn)), [len(cuts) for _, cuts in drawn])
+    cuts = np.array([cut for _, own in drawn for cut in own])
+    open_, closed = last_rows(events, place, cuts, closed=False), last_rows(events, place, cuts, closed=True)
+    for index, (at, cut) in enumerate(zip(place, cuts, strict=True)):
+        hour, channel, value = drawn[at][0]
+        before = hour < cut
+        np.testing.assert_array_equal(open_[index], discretise(hour[before], channel[before], value[before], cut)[-1])
+        np.testing.assert_array_equal(closed[index], discretise(hour, channel, value, cut)[-1])
+
+
+def test_an_event_at_the_cut_counts_only_if_it_may():
+    events = joined([(np.array([0.5, 2.3]), np.array([HR, HR]), np.array([50.0, 60.0]))])
+    rows = [last_rows(events, np.array([0]), np.array([2.3]), closed)[0] for closed in (False, True)]
+    assert [row[FIRST_COLUMN[HR]] for row in rows] == [50, 60] and [row[VALUES + HR] for row in rows] == [0, 1]
+
+
+def test_times_must_be_in_order_within_each_stay():
+    columns = np.array([HR, HR]), np.array([50.0, 60.0])
+    with pytest.raises(ValueError, match="not decrease"):
+        StayEvents(np.array([0, 2]), np.array([2.0, 1.0]), *columns)
+    with pytest.raises(ValueError, match="start at 0"):
+        StayEvents(np.array([0, 2]), np.array([-1.0, 1.0]), *columns)
+    StayEvents(np.array([0, 1, 2]), np.array([2.0, 1.0]), *columns)

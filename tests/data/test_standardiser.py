@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmark.data.channels import CHANNELS, CONTINUOUS, CONTINUOUS_COLUMNS, INDEX, VALUES
-from benchmark.data.discretiser import discretise
+from benchmark.data.discretiser import StayEvents, discretise
 from benchmark.data.standardiser import USUAL_SPREAD, Standardiser, StandardiserFit
 from benchmark.errors import UserError
 
@@ -16,12 +16,16 @@ HR, PH = INDEX["Heart Rate"], INDEX["pH"]
 AT = {CHANNELS[index].name: position for position, index in enumerate(CONTINUOUS)}
 
 
+def stays(*lengths: int, hour: list[float], value: list[float], channel: int = HR) -> StayEvents:
+    start = np.cumsum([0, *lengths])
+    return StayEvents(start, np.array(hour), np.full(len(hour), channel), np.array(value))
+
+
 def fitted() -> Standardiser:
     fit = StandardiserFit()
     # Two values in one hour count once (the later), repeated hours count not at all.
-    fit.add(np.array([0.2, 0.8, 3.5]), np.array([HR, HR, HR]), np.array([500.0, 60.0, 90.0]), 6.0)
-    fit.add(np.array([0.5]), np.array([HR]), np.array([120.0]), 2.0)
-    fit.add(np.array([]), np.array([], dtype=int), np.array([]), 2.0)
+    fit.add(stays(3, 1, hour=[0.2, 0.8, 3.5, 0.5], value=[500.0, 60.0, 90.0, 120.0]), np.array([6.0, 2.0]))
+    fit.add(stays(0, hour=[], value=[]), np.array([2.0]))
     return fit.finish()
 
 
@@ -41,7 +45,7 @@ def test_a_channel_seen_too_little_does_not_throw_others_to_the_limit(values):
     height = INDEX["Height"]
     fit = StandardiserFit()
     for value in values:
-        fit.add(np.array([0.5]), np.array([height]), np.array([value]), 1.0)
+        fit.add(stays(1, hour=[0.5], value=[value], channel=height), np.array([1.0]))
     result, at = fit.finish(), AT["Height"]
     assert (result.count[at], result.mean[at], result.std[at]) == (len(values), 170, 10)
     assert not result.fitted.any() and result.not_fitted == list(USUAL_SPREAD)
@@ -63,6 +67,19 @@ def test_apply_scales_continuous_columns_only_and_clips():
     assert out[0, 50] == 0 and out[1, 58] == 10 and out[0, 58] == pytest.approx(0, abs=1e-6)
     np.testing.assert_array_equal(out[:, VALUES:], array[:, VALUES:])
     np.testing.assert_array_equal(out[:, 4:49], array[:, 4:49])
+
+
+def test_fixed_statistics_of_mimic3_limit_nothing(tmp_path):
+    path = tmp_path / "standardiser.json"
+    Standardiser.of_mimic3().save(path, [], series="abc")
+    scale = Standardiser.load(path)
+    array = discretise(np.array([0.5, 0.5]), np.array([INDEX["Height"], HR]), np.array([40.0, 85.538539]), 1)
+    row = scale.apply(array)[0]
+    assert row[51] == pytest.approx((40 - 169.803502) / 6.222632) and row[50] == pytest.approx(0, abs=1e-6)
+    assert row[58] == pytest.approx((7.4 - 7.207268) / 1.656827, rel=1e-5)
+    assert scale.not_fitted == [] and json.loads(path.read_text())["training_stays"] == 0
+    array[:, 50] = 1e9
+    assert np.isfinite(scale.apply(array).astype(np.float16)).all()
 
 
 def test_round_trip_and_what_the_file_says(tmp_path):

@@ -33,6 +33,21 @@ def test_round_trip(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
+def test_several_sequences_are_written_at_once(tmp_path):
+    lengths = [4, 0, 1, 7]
+    parts = sequences(lengths)
+    with new_folder(tmp_path / "store") as folder:
+        writer = RaggedWriter(folder, lengths, 3)
+        for rows in (np.array([3, 0]), np.array([1, 2])):
+            writer.write_many(rows, np.concatenate([parts[row] for row in rows]))
+        with pytest.raises(ValueError, match=r"\(4, 3\) expected"):
+            writer.write_many(np.array([0]), parts[3])
+        writer.close()
+    store = RaggedStore.open(tmp_path / "store")
+    for row, values in enumerate(parts):
+        np.testing.assert_array_equal(store[row], values)
+
+
 @given(st.data())
 def test_gather_equals_slicing(data):
     lengths = data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=6))
