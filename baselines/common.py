@@ -1,10 +1,16 @@
-"""What the baselines share beyond `models/`: the refusal of several tasks, and the order of modalities."""
+"""What the baselines share beyond `models/`: refusals, the order of modalities, index arithmetic."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from models.contract import MODALITIES, Head
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.contract import MODALITIES, Head, Layout, Packed
+from models.ragged import on_device
 
 
 def only_head(heads: Sequence[Head], title: str) -> Head:
@@ -22,3 +28,45 @@ def primary_first(primary: str) -> tuple[int, ...]:
     """
     first = MODALITIES.index(primary)
     return (first, *(m for m in range(len(MODALITIES)) if m != first))
+
+
+def check_depth(name: str, layer: int, layers: int) -> None:
+    """Refuses the number of a layer that an encoder of `layers` layers does not have; numbers start at 0."""
+    if not 0 <= layer < layers:
+        raise ValueError(f"{name} {layer}; allowed are 0 to {layers - 1} with {layers} layers")
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+def sequence_numbers(layout: Layout, device: torch.device) -> Tensor:
+    """(N,) number of the sequence that each packed token belongs to."""
+    return on_device(np.repeat(np.arange(len(layout)), layout.lengths), device)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+def sequence_lengths(layout: Layout, device: torch.device) -> Tensor:
+    """(n,) number of tokens of each sequence."""
+    return on_device(layout.lengths, device)
+
+
+def token_means(packed: Packed) -> Tensor:
+    """Mean token of each sequence: packed (N, D) -> (n, D)."""
+    layout, values = packed.layout, packed.values
+    total = values.new_zeros(len(layout), values.shape[1])
+    total = total.index_add(0, sequence_numbers(layout, values.device), values)
+    return total / sequence_lengths(layout, values.device).to(values.dtype)[:, None]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+def _copied_tokens(layout: Layout, picks: tuple[int, ...], device: torch.device) -> Tensor:
+    spans = [np.arange(layout.offsets[pick], layout.offsets[pick] + layout.lengths[pick]) for pick in picks]
+    return on_device(np.concatenate(spans), device)
+
+
+def copy_sequences(packed: Packed, picks: Sequence[int], rows: Sequence[int]) -> Packed:
+    """Sequences number `picks`, any of them repeatedly, as sequences of batch rows `rows`: (N, D) -> (N', D)."""
+    layout = Layout(tuple(packed.layout.lengths[pick] for pick in picks), tuple(rows))
+    index = _copied_tokens(packed.layout, tuple(picks), packed.values.device)
+    return Packed(packed.values.index_select(0, index), layout)

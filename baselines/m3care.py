@@ -5,42 +5,69 @@ KDD 2022 (arXiv 2210.17292). Used here: unimodal encoders; similarity over the m
 with a deep kernel and a learned threshold; graph aggregation of the missing vector from similar patients; the
 adaptive gate; the multimodal transformer over all tokens; the stabilising term on the deep kernel.
 
+    h_m  = encoder_m(tokens of m), at a class token                     unimodal encoders
+    K_m  = similarity of the owners of m, from kernels on h_m and on phi_m(h_m)
+    S    = mean of K_m over the modalities that both samples own; S' = S above a learned threshold, else 0
+    g_m  = two graph layers over S', from the samples that own m        aggregation
+    h'_m = gate of h_m and g_m for owners, g_m for the others           imputation
+    z    = transformer over all [h'_m; tokens of m], at the three h'_m  multimodal interaction
+    loss = prediction + lambda * sum over m of | ||phi_m(h_m)||_F - ||h_m||_F |
+
+The formulas of K_m, S', g_m and the gate stand at the parts, in `baselines/m3care_graph.py`.
+
 Adapted to the embedding layers that all models of this comparison share: half of the depth encodes each modality, the
-other half reads all of them. Where the authors' two notebooks (OV, ODIR) differ, this follows ODIR.
+other half reads all of them. Where the authors' two notebooks (OV, ODIR) differ, this follows ODIR; OV is an option.
 
 Differs from the authors' code in:
 - **donors**: a sample that lacks a modality aggregates over the samples that own it. The code's mask demands that
   both own it, which zeroes the whole row of the sample in need and makes every imputed vector one and the same
-  constant;
+  constant (`donor_mask="pairwise"` has it so);
 - samples that lack a modality have no placeholder vectors: batch statistics, bandwidth and norms count owners only;
-- batch norms are kept apart by modality and by use (the code shares one); they scale without shifting, because no
-  distance would notice a shift; a single owner in a training batch is normalised by the running statistics;
+- batch norms are kept apart by modality and by use (the code shares one, as `batch_norm="shared"`); they scale without
+  shifting, because no distance would notice a shift; a single owner in a training batch is normalised by the running
+  statistics;
 - bandwidth 1 where it cannot be estimated (one owner, or equal vectors), so a batch of one sample is finite;
+- similarity divides by the number of modalities that both samples own, at least 1 (the code: by 0 where there is none);
 - the threshold starts at 0.5 (OV) instead of 0.88 (ODIR), above which hardly any pair of patients lies;
 - layers are those of FlexCare, whose norms and residual sums all take part, on packed sequences instead of per
   sample.
 
-An eval-mode output depends on the other samples of its batch: `couples_samples`.
+By default an eval-mode output depends on the other samples of its batch, and the harness evaluates in fixed batches.
+With `evaluation="bank"` a frozen set of training samples takes the place of the batch: each prediction then depends on
+its own sample alone. The two are different predictions of the same trained model; one table should hold one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from baselines.common import only_head
-from models.checks import check_rate, check_weight
+from baselines.m3care_graph import (
+    BatchScale,
+    Imputation,
+    Similarity,
+    SupportSet,
+    bandwidth,
+    graph_density,
+    kernel,
+    prune,
+)
+from models.checks import check_choice, check_count, check_rate, check_weight
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder, EncoderLayer
 from models.ragged import join, row_index, unit_layout
 
-SCALES = (0.5, 1.0, 2.0)
-"""Bandwidths of the multi-scale kernel, in units of the mean squared distance."""
+DonorMask = Literal["columns", "pairwise"]
+Evaluation = Literal["permutation", "bank"]
+Form = Literal["odir", "ov"]
+BatchNorm = Literal["separate", "shared"]
+Depth = Literal["half", "one"]
 
 
 @dataclass(frozen=True)
@@ -48,104 +75,41 @@ class M3CareConfig:
     """Options of M3Care.
 
     Attributes:
+        donor_mask: whom a sample's missing vector is aggregated from; "columns": from all that own the modality;
+            "pairwise": as in the authors' code, from nobody.
+        evaluation: what a sample is compared with in evaluation; "permutation": the others of its batch, the batches
+            being cut from a fixed permutation of the partition; "bank": a frozen set of training samples.
+        support_samples: size of that set.
+        form: of the similarity; "odir" or "ov" for the notebook it is taken from.
+        batch_norm: "separate" by modality and use, or one "shared" by all.
+        depth: layers that encode each modality before all are read together; "half" of the shared number, or "one" with
+            the shared number of layers after it.
         stabiliser: weight of the stabilising term.
         threshold: initial logit of the similarity threshold (0: threshold 0.5).
         mixing: initial logit of e_m, the share of the deep kernel's constant part (2: 0.88).
         dropout: before the last linear map.
     """
 
+    donor_mask: DonorMask = "columns"
+    evaluation: Evaluation = "permutation"
+    support_samples: int = 512
+    form: Form = "odir"
+    batch_norm: BatchNorm = "separate"
+    depth: Depth = "half"
     stabiliser: float = 1e-7
     threshold: float = 0.0
     mixing: float = 2.0
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        check_rate("dropout", self.dropout)
+        check_choice("donor_mask", self.donor_mask, get_args(DonorMask))
+        check_choice("evaluation", self.evaluation, get_args(Evaluation))
+        check_count("support_samples", self.support_samples, 1)
+        check_choice("form", self.form, get_args(Form))
+        check_choice("batch_norm", self.batch_norm, get_args(BatchNorm))
+        check_choice("depth", self.depth, get_args(Depth))
         check_weight("stabiliser", self.stabiliser)
-
-
-class BatchScale(nn.Module):
-    """Batch normalisation without shift: (n, D) -> (n, D), n >= 1.
-
-    In training, statistics are the batch's own, unless it has a single row; otherwise the running ones.
-    """
-
-    def __init__(self, width: int, momentum: float = 0.1) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.weight = nn.Parameter(torch.ones(width))
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("variance", torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        own = self.training and len(x) > 1
-        return F.batch_norm(x, self.mean, self.variance, self.weight, None, own, self.momentum)
-
-
-def kernel(x: Tensor) -> Tensor:
-    """Multi-scale Gaussian kernel: (n, D) -> (n, n) in (0, 1], symmetric, ones on the diagonal.
-
-    kappa_ij = mean over s of exp(-||x_i - x_j||^2 / (s b)), b = mean ||x_i - x_j||^2 over pairs i != j, held constant.
-    """
-    n = len(x)
-    distance = (x[:, None] - x[None]).square().sum(-1)  # differences rather than x x^T: exact zeros and symmetry
-    bandwidth = distance.detach().sum() / max(n * n - n, 1)
-    bandwidth = torch.where(bandwidth < 1e-3, torch.ones_like(bandwidth), bandwidth)
-    return sum(torch.exp(-distance / (scale * bandwidth)) for scale in SCALES) / len(SCALES)
-
-
-class Similarity(nn.Module):
-    """Similarity of the owners of one modality: vectors (n, D) -> K_m (n, n) and the stabilising term.
-
-    K_m = [(1 - e) kappa(BN(relu(phi(h)))) + e] * kappa(BN(h)), elementwise.
-    """
-
-    def __init__(self, width: int, mixing: float) -> None:
-        super().__init__()
-        self.phi = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
-        )
-        self.norm_raw = BatchScale(width)
-        self.norm_projected = BatchScale(width)
-        self.mixing = nn.Parameter(torch.tensor(float(mixing)))
-
-    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        projected = self.phi(h)
-        e = torch.sigmoid(self.mixing)
-        deep = kernel(self.norm_projected(F.relu(projected)))
-        stabiliser = (torch.linalg.norm(projected) - torch.linalg.norm(h)).abs()
-        return ((1 - e) * deep + e) * kernel(self.norm_raw(h)), stabiliser
-
-
-class Imputation(nn.Module):
-    """One modality's two graph layers and gate: what each sample's vector becomes, owned or filled in.
-
-    With the owners' vectors h, rows of the thresholded similarity S' and columns of owners only:
-
-        g  = relu(S' relu(S' h W1 + b1) W2 + b2)                for every sample
-        h' = (a g + c h) / (a + c), a = sigmoid(w1 g), c = sigmoid(w2 h)    for owners, h' = g for the others
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(width, width)
-        self.second = nn.Linear(width, width)
-        self.gate_graph = nn.Linear(width, 1)
-        self.gate_own = nn.Linear(width, 1)
-
-    def aggregate(self, h: Tensor, similarity: Tensor, donors: Tensor) -> Tensor:
-        """Owners' vectors h (n, D), S' (B, B), owners' rows (n,) -> g (B, D)."""
-        to_donors = similarity.index_select(1, donors)  # (B, n)
-        among_donors = to_donors.index_select(0, donors)  # (n, n): the first hop is needed at donors only
-        hop = F.relu(self.first(among_donors @ h))  # (n, D)
-        return F.relu(self.second(to_donors @ hop))
-
-    def forward(self, h: Tensor, similarity: Tensor, donors: Tensor) -> Tensor:
-        """As `aggregate`, but returns h' (B, D)."""
-        g = self.aggregate(h, similarity, donors)
-        g_owned = g.index_select(0, donors)
-        a, c = torch.sigmoid(self.gate_graph(g_owned)), torch.sigmoid(self.gate_own(h))  # (n, 1)
-        return g.index_copy(0, donors, ((a * g_owned + c * h) / (a + c)).to(g.dtype))
+        check_rate("dropout", self.dropout)
 
 
 class M3Care(nn.Module):
@@ -153,39 +117,53 @@ class M3Care(nn.Module):
 
     Args:
         dimensions: shared sizes; half of `layers`, rounded down, encode each modality, the others all together; at
-            least one each.
-        heads: the task's head. config: options.
+            least one each. heads: the task's head. config: options.
+
+    Attributes:
+        couples_samples: whether an eval-mode output depends on its batch. support_samples: 0 if so.
     """
 
     def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: M3CareConfig) -> None:
         super().__init__()
         head = only_head(heads, "M3Care")
         d, width = dimensions, dimensions.width
-        unimodal = max(d.layers // 2, 1)
-        multimodal = max(d.layers - unimodal, 1)
+        unimodal = max(d.layers // 2, 1) if config.depth == "half" else 1
+        multimodal = max(d.layers - unimodal, 1) if config.depth == "half" else d.layers
+        one = BatchScale(width) if config.batch_norm == "shared" else None
+        norms = [(one or BatchScale(width), one or BatchScale(width)) for _ in MODALITIES]
         self.aux_weights = {"stabiliser": config.stabiliser}
+        self.couples_samples = config.evaluation == "permutation"
+        self.support_samples = 0 if self.couples_samples else config.support_samples
         self.embeddings = UnimodalEmbeddings(d)
         self.encoders = nn.ModuleList(ClsEncoder(width, unimodal, d.heads, d.dropout) for _ in MODALITIES)
-        self.similarities = nn.ModuleList(Similarity(width, config.mixing) for _ in MODALITIES)
-        self.imputations = nn.ModuleList(Imputation(width) for _ in MODALITIES)
+        self.similarities = nn.ModuleList(Similarity(width, config.mixing, config.form, pair) for pair in norms)
+        pairwise = config.donor_mask == "pairwise"
+        self.imputations = nn.ModuleList(Imputation(width, pairwise) for _ in MODALITIES)
         self.threshold = nn.Parameter(torch.tensor(float(config.threshold)))
         self.types = nn.Parameter(torch.randn(len(MODALITIES), width) * 0.02)
         self.layers = nn.ModuleList(EncoderLayer(width, d.heads, d.dropout) for _ in range(multimodal))
         self.head = nn.Sequential(
             nn.Linear(3 * width, 2 * width), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(2 * width, head.classes)
         )
+        self.support = SupportSet(self.support_samples, width) if self.support_samples else None
 
     def forward(self, batch: Batch) -> Output:
         vectors, contents = self.encode(batch)
-        donors = [row_index(() if part is None else part.layout.rows, batch.device) for part in contents]
-        similarity, stabiliser = self.similarity(vectors, donors, batch.present)
-        edges = self.prune(similarity)
-        filled = [self.imputations[m](vectors[m], edges, donors[m]) for m in range(len(MODALITIES))]  # (B, D) each
+        donors = [row_index(() if part is None else part.layout.rows, batch.device) for part in contents]  # (n_m,) each
+        if self.support is not None and not self.training:
+            filled, diagnostics = self.impute_from_support(vectors, donors, batch.present), {}
+        else:
+            similarity, stabiliser = self.similarity(vectors, donors, batch.present)  # (B, B), ()
+            edges = self.prune(similarity)  # (B, B)
+            filled = [self.imputations[m](vectors[m], edges, donors[m]) for m in range(len(MODALITIES))]  # (B, D) each
+            diagnostics = {"graph_density": graph_density(edges.detach())}
         patient = self.fuse(filled, contents)  # (B, 3D)
-        logits = self.head(patient)
+        logits = self.head(patient)  # (B, C)
         if self.training:
+            if self.support is not None:
+                self.support.mates.fill_(batch.size - 1)
             return Output(logits, {"stabiliser": stabiliser})
-        return Output(logits, diagnostics={"patient": patient.detach(), "graph_density": graph_density(edges.detach())})
+        return Output(logits, diagnostics={"patient": patient.detach(), **diagnostics})
 
     def encode(self, batch: Batch) -> tuple[list[Tensor], list[Packed | None]]:
         """Owners' vectors h_m (n_m, D) and encoded content tokens; no rows and None where nobody owns the modality."""
@@ -200,19 +178,18 @@ class M3Care(nn.Module):
 
     def similarity(self, vectors: Sequence[Tensor], donors: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
         """S (B, B): mean of K_m over the modalities that both samples own, 0 if they share none; and the stabiliser."""
-        owned = present.to(vectors[0].dtype)
+        owned = present.to(vectors[0].dtype)  # (B, M)
         total, stabiliser = owned.new_zeros(len(owned), len(owned)), owned.new_zeros(())
         for module, h, rows in zip(self.similarities, vectors, donors, strict=True):
             if len(h):
-                within, term = module(h)
+                within, term = module(h)  # (n, n), ()
                 total = total.index_put((rows[:, None], rows[None]), within.to(total.dtype), accumulate=True)
                 stabiliser = stabiliser + term
         return total / (owned @ owned.T).clamp(min=1), stabiliser
 
     def prune(self, similarity: Tensor) -> Tensor:
-        """S' = relu(S - th) + th [S > th], the last th without gradient: keeps what lies above the threshold."""
-        threshold = torch.sigmoid(self.threshold)
-        return F.relu(similarity - threshold) + threshold.detach() * (similarity > threshold)
+        """S' from S, of any shape."""
+        return prune(similarity, torch.sigmoid(self.threshold))
 
     def fuse(self, filled: Sequence[Tensor], contents: Sequence[Packed | None]) -> Tensor:
         """Reads [h'_ehr; ehr tokens; h'_cxr; cxr tokens; h'_note; note tokens]; outputs at the three h' (B, 3D).
@@ -224,22 +201,64 @@ class M3Care(nn.Module):
         parts, summaries = [], []
         for m, (vector, content) in enumerate(zip(filled, contents, strict=True)):
             summaries.append(len(parts))
-            parts.append(Packed(vector + self.types[m], everyone))
+            parts.append(Packed(vector + self.types[m], everyone))  # (B, D)
             if content is not None:
-                parts.append(content.with_values(content.values + self.types[m]))
+                parts.append(content.with_values(content.values + self.types[m]))  # (N_m, D)
         joined = join(parts)
-        sequences = joined.packed
+        sequences = joined.packed  # (3B + N, D)
         for layer in self.layers[:-1]:
             sequences = layer(sequences)
         readers = torch.stack([joined.where[part] for part in summaries], dim=1)  # (B, 3)
-        return self.layers[-1].read(sequences, readers).flatten(1)
+        return self.layers[-1].read(sequences, readers).flatten(1)  # (B, 3D)
 
+    @torch.no_grad()
+    def remember(self, batch: Batch) -> None:
+        """Takes the batch's s samples as support set: vectors, kernels' views and bandwidths, first-hop vectors.
 
-def graph_density(edges: Tensor) -> Tensor:
-    """Share of pairs of different samples that are connected: S' (B, B) -> scalar, 0 for a batch of one."""
-    size = len(edges)
-    connected = (edges > 0).sum() - (edges.diagonal() > 0).sum()
-    return connected / max(size * size - size, 1)
+        A sample's sum over its neighbours is scaled to the number of batch mates that it had in training, because the
+        graph's rows are not normalised; the sample itself counts once, as in training.
+        """
+        support = self.support
+        support.clear(batch.present)
+        vectors, contents = self.encode(batch)
+        donors = [row_index(() if part is None else part.layout.rows, batch.device) for part in contents]
+        edges = self.prune(self.similarity(vectors, donors, batch.present)[0])  # (s, s)
+        others = edges * support.share(support.owned.any(1).sum() - 1)
+        edges = others.diagonal_scatter(edges.diagonal())
+        for m, (h, rows) in enumerate(zip(vectors, donors, strict=True)):
+            if len(h):
+                raw, projected, _ = self.similarities[m].views(h)  # (n, D) each
+                among = edges.index_select(0, rows).index_select(1, rows).to(h.dtype)  # (n, n)
+                hop = self.imputations[m].first_hop(among @ h)  # (n, D)
+                support.put(m, rows, h=h, raw=raw, projected=projected, hop=hop)
+                support.bandwidths[m] = torch.stack([bandwidth(raw), bandwidth(projected)])
+
+    def impute_from_support(self, vectors: Sequence[Tensor], donors: Sequence[Tensor], present: Tensor) -> list[Tensor]:
+        """h'_m (B, D) of each modality when a sample's neighbours are the support set and itself."""
+        support = self.support
+        if not support.filled:
+            raise RuntimeError("M3Care predicts from a support set, but has been given none")
+        dtype = vectors[0].dtype
+        owned, known = present.to(dtype), support.owned.to(dtype)  # (B, M), (S, M)
+        total = owned.new_zeros(len(owned), len(known))  # (B, S)
+        for m, (h, rows) in enumerate(zip(vectors, donors, strict=True)):
+            if len(h):
+                raw, projected, _ = self.similarities[m].views(h)  # (n, D) each
+                b_raw, b_projected = support.bandwidths[m]
+                near = kernel(raw, support.raw[m], b_raw), kernel(projected, support.projected[m], b_projected)
+                total = total.index_add(0, rows, self.similarities[m].mix(*near).to(dtype) * known[:, m])
+        similarity = total / (owned @ known.T).clamp(min=1)
+        edges = self.prune(similarity) * support.share(support.owned.any(1).sum()).to(dtype)  # (B, S)
+        itself = self.prune(torch.ones_like(self.threshold)).to(dtype)  # S_ii is 1
+        filled = []
+        for m, (h, rows) in enumerate(zip(vectors, donors, strict=True)):
+            module = self.imputations[m]
+            # Places without the modality hold zeros, so that only its columns count.
+            around = edges.index_select(0, rows) @ support.h[m].to(dtype)  # (n, D)
+            own_hop = module.first_hop(around + itself * h)  # (n, D)
+            neighbourhood = (edges @ support.hop[m].to(dtype)).index_add(0, rows, itself * own_hop)  # (B, D)
+            filled.append(module.gate(module.second_hop(neighbourhood, rows), h, rows))
+        return filled
 
 
 ENTRY = ModelEntry(

@@ -15,7 +15,11 @@ Differs from the authors' code in:
 - absent films run through no encoder at all (the code encodes images of zeros, which also enter batch statistics);
 - a batch of one sample is nothing special (the code squeezes the batch axis away and half repairs it);
 - the dropout of the LSTM's own constructor, which does nothing in single-layer modules, is left out;
-- one stage: encoders are not pre-trained on their own; a layer norm precedes the classifier; logits are returned.
+- every vector has the width of the model, so that a film's or note's projection is square; a layer norm precedes the
+  classifier; logits are returned;
+- one stage by default. With `pretrain_epochs` the encoders are first trained alone, as in the paper, in the first
+  epochs of the same run instead of runs of their own: all at once, each through a classifier that is not used later,
+  and without a choice among those epochs.
 """
 
 from __future__ import annotations
@@ -23,17 +27,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.common import only_head, primary_first
-from models.checks import check_count, check_rate
-from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed
+from baselines.common import only_head, primary_first, token_means
+from models.checks import check_choice, check_count, check_rate
+from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed, Readout
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder
-from models.ragged import join, on_device, unit_layout
+from models.ragged import join, on_device, row_index, unit_layout
+
+Pool = Literal["cls", "mean"]
+Order = Literal["primary", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +51,25 @@ class MedFuseConfig:
     Attributes:
         series_layers: stacked LSTM layers that read the ICU series.
         dropout: on the last state of the ICU series.
+        pool: what a film or note becomes before its projection; "cls": the class output of a transformer encoder;
+            "mean": the mean of its embedded tokens, so that its whole path is linear.
+        order: of the vectors in the fusion sequence; "primary": the modality that all samples of the task own first;
+            "fixed": series, film, note in every task.
+        pretrain_epochs: epochs at the start that train each modality's encoder alone; fewer than there are epochs.
     """
 
     series_layers: int = 2
     dropout: float = 0.3
+    pool: Pool = "cls"
+    order: Order = "primary"
+    pretrain_epochs: int = 0
 
     def __post_init__(self) -> None:
         check_count("series_layers", self.series_layers, 1)
         check_rate("dropout", self.dropout)
+        check_choice("pool", self.pool, get_args(Pool))
+        check_choice("order", self.order, get_args(Order))
+        check_count("pretrain_epochs", self.pretrain_epochs, 0)
 
 
 @lru_cache(maxsize=32)
@@ -80,8 +99,20 @@ def last_state(lstm: nn.LSTM, packed: Packed) -> Tensor:
     return states.flatten(0, 1).index_select(0, ends)
 
 
+class MeanPool(nn.Module):
+    """Mean token of each sequence: packed (N, D) -> (n, D)."""
+
+    def forward(self, packed: Packed) -> Tensor:
+        return token_means(packed)
+
+
 class MedFuse(nn.Module):
     """MedFuse for one task.
+
+        v_ehr = dropout(last state of the stacked LSTM over the series)
+        v_m   = Linear(encoder_m(tokens of m))                              m = cxr, note
+        h     = last state of the LSTM over the present v, e.g. [v_ehr, v_note]
+        logit = Linear(LayerNorm(h))
 
     Args:
         dimensions: shared sizes; `layers` is the depth of the film and note encoders.
@@ -92,17 +123,28 @@ class MedFuse(nn.Module):
         super().__init__()
         head = only_head(heads, "MedFuse")
         d, width = dimensions, dimensions.width
-        self.order = primary_first(head.primary)
+        self.order = primary_first(head.primary if config.order == "primary" else MODALITIES[0])
         self.embeddings = UnimodalEmbeddings(d)
         self.series = nn.LSTM(width, width, num_layers=config.series_layers)
         self.series_dropout = nn.Dropout(config.dropout)
         self.encoders = nn.ModuleDict(
-            {name: ClsEncoder(width, d.layers, d.heads, d.dropout) for name in MODALITIES[1:]}
+            {
+                name: ClsEncoder(width, d.layers, d.heads, d.dropout) if config.pool == "cls" else MeanPool()
+                for name in MODALITIES[1:]
+            }
         )
         self.projections = nn.ModuleDict({name: nn.Linear(width, width) for name in MODALITIES[1:]})
         self.fusion = nn.LSTM(width, width)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, head.classes)
+        self.pretrain_epochs, self.pretraining = config.pretrain_epochs, False
+        own_heads = MODALITIES if config.pretrain_epochs else ()
+        self.unimodal_heads = nn.ModuleDict({name: nn.Linear(width, head.classes) for name in own_heads})
+
+    def begin_epoch(self, epoch: int) -> bool:
+        """Turns to the stage of the epoch, which are counted from 1; False as long as the fusion is not trained."""
+        self.pretraining = epoch <= self.pretrain_epochs
+        return not self.pretraining
 
     def encode(self, name: str, tokens: Packed) -> Tensor:
         """One vector for each sample that owns the modality: packed (N, D) -> (n, D)."""
@@ -112,13 +154,26 @@ class MedFuse(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         vectors = [
-            None if tokens is None else Packed(self.encode(name, tokens), unit_layout(tokens.layout.rows))
+            None if tokens is None else Packed(self.encode(name, tokens), unit_layout(tokens.layout.rows))  # (n_m, D)
             for name, tokens in zip(MODALITIES, self.embeddings(batch), strict=True)
         ]
-        # Sequences of one to three vectors: the present ones, moved together, in primary-first order.
+        # Sequences of one to three vectors, (N, D): the present ones, moved together, in the order of fusion.
         sequences = join([vectors[m] for m in self.order if vectors[m] is not None]).packed
         patient = self.norm(last_state(self.fusion, sequences))  # (B, D)
-        return Output(self.head(patient), diagnostics={"patient": patient.detach()})
+        logits = self.head(patient)  # (B, C)
+        if self.training and self.pretraining:
+            return Output(logits, readouts=self.read_unimodal(vectors))
+        return Output(logits, diagnostics={"patient": patient.detach()})
+
+    def read_unimodal(self, vectors: Sequence[Packed | None]) -> tuple[Readout, ...]:
+        """Each modality's own prediction (n_m, C) for the samples that own it."""
+        readouts = []
+        for name, vector in zip(MODALITIES, vectors, strict=True):
+            if vector is not None:
+                logits = self.unimodal_heads[name](vector.values)
+                ones = torch.ones(len(logits), device=logits.device)
+                readouts.append(Readout(logits, row_index(vector.layout.rows, logits.device), ones))
+        return tuple(readouts)
 
 
 ENTRY = ModelEntry(

@@ -14,23 +14,32 @@ Differs from the authors' code in:
 - decoders give logits to the loss (the code feeds sigmoid outputs to a cross-entropy, which squashes them twice);
 - a sample's prediction is that of its last executed stage, so predictions and labels always belong together (the code
   collects outputs only when the last module ran);
-- the penalty on changes of the state, which the authors' clinical runs switch off, is left out.
+- the weight of a sample's loss need not shrink with its number of modalities (`norm`);
+- the change of the state is averaged over all samples, those whose module was skipped counting as unchanged (the code
+  averages over the batch of an executed module, or skips the batch).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from baselines.common import only_head
-from models.checks import check_rate
+from models.checks import check_choice, check_rate, check_weight
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
 from models.embeddings import UnimodalEmbeddings
-from models.layers import ClsEncoder
-from models.ragged import row_index
+from models.layers import EncoderLayer
+from models.ragged import first_tokens, join, row_index, unit_layout
+
+Modality = Literal["ehr", "cxr", "note"]
+Norm = Literal["all", "executed"]
+
+STATE_PENALTY_SCALE = 0.01
+"""Factor of the authors' code on the penalty of state changes."""
 
 
 @dataclass(frozen=True)
@@ -39,37 +48,72 @@ class MultiModNConfig:
 
     Attributes:
         dropout: on the input [encoding; state] of each state update.
+        order: in which the modules update the state.
+        norm: what the sum of a sample's stage losses is divided by; "all": number of modules + 1, executed or not;
+            "executed": its number of executed stages.
+        state_penalty: weight of the mean squared change of the state, before the factor 0.01 of the authors' code.
+        state_as_token: the state is the first token of a module's transformer, and its output there is the new state;
+            there is then no other state update, and `dropout` has no place.
     """
 
     dropout: float = 0.2
+    order: tuple[Modality, Modality, Modality] = MODALITIES
+    norm: Norm = "all"
+    state_penalty: float = 0.0
+    state_as_token: bool = False
 
     def __post_init__(self) -> None:
         check_rate("dropout", self.dropout)
+        if sorted(self.order) != sorted(MODALITIES):
+            raise ValueError(f"order {', '.join(self.order)}; allowed is each of {', '.join(MODALITIES)} once")
+        check_choice("norm", self.norm, get_args(Norm))
+        check_weight("state_penalty", self.state_penalty)
 
 
-class StateUpdate(nn.Module):
-    """One modality's module: tokens (N, D) and the states (n, D) of the samples that own them -> new states (n, D)."""
+class Stage(nn.Module):
+    """One modality's module: tokens (N, D) and the states (n, D) of the samples that own them -> new states (n, D).
 
-    def __init__(self, dimensions: Dimensions, dropout: float) -> None:
+    s_j = MLP([e; s_{j-1}]),  e the output of a transformer at a learned first token        by default
+    s_j = the output of a transformer at its first token, which is s_{j-1}                  `state_as_token`
+    """
+
+    def __init__(self, dimensions: Dimensions, config: MultiModNConfig) -> None:
         super().__init__()
         d, width = dimensions, dimensions.width
-        self.encoder = ClsEncoder(width, d.layers, d.heads, d.dropout)
-        self.update = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(2 * width, width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-        )
+        self.token = None if config.state_as_token else nn.Parameter(torch.randn(width) * 0.02)
+        self.layers = nn.ModuleList(EncoderLayer(width, d.heads, d.dropout) for _ in range(d.layers))
+        self.update = None
+        if not config.state_as_token:
+            self.update = nn.Sequential(
+                nn.Dropout(config.dropout),
+                nn.Linear(2 * width, width),
+                nn.ReLU(),
+                nn.Linear(width, width),
+                nn.ReLU(),
+                nn.Linear(width, width),
+                nn.ReLU(),
+            )
 
     def forward(self, tokens: Packed, states: Tensor) -> Tensor:
-        return self.update(torch.cat([self.encoder(tokens), states], dim=1))
+        first = states if self.token is None else self.token.expand(len(states), -1)  # (n, D)
+        encoded = self.encode(first, tokens)  # (n, D)
+        return encoded if self.update is None else self.update(torch.cat([encoded, states], dim=1))
+
+    def encode(self, first: Tensor, tokens: Packed) -> Tensor:
+        """Output (n, D) at the first tokens (n, D) put in front of the sequences (N, D)."""
+        sequences = join([Packed(first, unit_layout(tokens.layout.rows)), tokens]).packed  # (n + N, D)
+        for layer in self.layers[:-1]:
+            sequences = layer(sequences)
+        places = first_tokens(sequences.layout, sequences.values.device)
+        return self.layers[-1].read(sequences, places[:, None]).squeeze(1)
 
 
 class MultiModN(nn.Module):
     """MultiModN for one task.
+
+        s_j    = Stage_m(s_{j-1}, tokens of m) for samples that own m = order[j], s_{j-1} for the others
+        loss   = mean over samples of sum over executed stages of loss(decoder(s_j)) / (M + 1)
+        answer = decoder(s_M)
 
     Args:
         dimensions: shared sizes; `layers` is the depth of each modality's encoder, the state is as wide as the model.
@@ -80,33 +124,44 @@ class MultiModN(nn.Module):
         super().__init__()
         head = only_head(heads, "MultiModN")
         width = dimensions.width
+        self.order = tuple(MODALITIES.index(name) for name in config.order)
+        self.norm = config.norm
+        if config.state_penalty:
+            self.aux_weights = {"state_change": STATE_PENALTY_SCALE * config.state_penalty}
+        self.penalised = bool(config.state_penalty)
         self.embeddings = UnimodalEmbeddings(dimensions)
         self.state = nn.Parameter(torch.randn(width))
-        self.stages = nn.ModuleList(StateUpdate(dimensions, config.dropout) for _ in MODALITIES)
+        self.stages = nn.ModuleList(Stage(dimensions, config) for _ in MODALITIES)
         self.decoder = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, head.classes)
         )
 
     def forward(self, batch: Batch) -> Output:
-        weight = 1 / (len(self.stages) + 1)
         state = self.state.expand(batch.size, -1)  # (B, D)
         logits = self.decoder(self.state[None]).expand(batch.size, -1)  # (B, C): stage 0 is the same for all
-        everyone = row_index(tuple(range(batch.size)), batch.device)
-        readouts = [_readout(logits, everyone, weight)]
-        for stage, tokens in zip(self.stages, self.embeddings(batch), strict=True):
+        weight = self.stage_weights(batch.present)  # (B,)
+        readouts = [Readout(logits, row_index(tuple(range(batch.size)), batch.device), weight)]
+        embedded = self.embeddings(batch)
+        changes = []
+        for m in self.order:
+            tokens = embedded[m]
             if tokens is None:
                 continue
-            rows = row_index(tokens.layout.rows, batch.device)
-            updated = stage(tokens, state.index_select(0, rows))  # (n, D)
+            rows = row_index(tokens.layout.rows, batch.device)  # (n,)
+            before = state.index_select(0, rows)  # (n, D)
+            updated = self.stages[m](tokens, before)  # (n, D)
             decoded = self.decoder(updated)  # (n, C)
-            readouts.append(_readout(decoded, rows, weight))
+            readouts.append(Readout(decoded, rows, weight.index_select(0, rows)))
+            changes.append((updated - before).square().sum() / state.numel())
             state = state.index_copy(0, rows, updated.to(state.dtype))
             logits = logits.index_copy(0, rows, decoded)
-        return Output(logits, readouts=tuple(readouts), diagnostics={"patient": state.detach()})
+        aux = {"state_change": sum(changes) / len(self.stages)} if self.training and self.penalised else {}
+        return Output(logits, aux, tuple(readouts), {"patient": state.detach()})
 
-
-def _readout(logits: Tensor, rows: Tensor, weight: float) -> Readout:
-    return Readout(logits, rows, torch.full((len(logits),), weight, dtype=torch.float32, device=logits.device))
+    def stage_weights(self, present: Tensor) -> Tensor:
+        """Weight (B,) of the loss of each of a sample's executed stages, s_0 among them."""
+        executed = present.sum(1, dtype=torch.float32) + 1
+        return 1 / (torch.full_like(executed, len(self.stages) + 1) if self.norm == "all" else executed)
 
 
 ENTRY = ModelEntry(

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.data.batches import BatchSource
+from benchmark.errors import UserError
 from benchmark.random import stream_seed
 from benchmark.training.faults import Diverged
 from benchmark.training.learning_rate import HalvingRates
 from benchmark.training.losses import total_loss
 from benchmark.training.predict import partition_loss, predict, score
+from benchmark.training.support import give_support
+from models.contract import Staged
 
 
 @dataclass(frozen=True)
@@ -80,18 +83,22 @@ def fit(
 
     Raises:
         Diverged: a loss is not finite.
+        UserError: the model's options bar all epochs from being kept.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
     rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate)
     best_score, best_epoch, best_state, selected_by, history = -math.inf, 0, {}, "", []
     for epoch in range(1, schedule.epochs + 1):
+        may_be_kept = model.begin_epoch(epoch) if isinstance(model, Staged) else True
         rows = {}
         for task, source in training.items():
             started = time.perf_counter()
             loss = _train_segment(model, optimizer, source, schedule, epoch, rates[task])
             rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rates[task]}
             rows[task]["seconds"] = time.perf_counter() - started
+            rows[task]["samples"] = source.samples_an_epoch(schedule.batch_size)
+            give_support(model, source, schedule.seed)
         losses, values = [], []
         for task, source in validation.items():
             predictions = predict(model, source, schedule.couples_samples, schedule.batch_size)
@@ -105,9 +112,13 @@ def fit(
             notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"]))
         history += rows.values()
         total, selected_by = epoch_score(values, losses)
-        if total > best_score:
+        if may_be_kept and total > best_score:
             best_score, best_epoch = total, epoch
             best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    if not best_state:
+        raise UserError(
+            f"none of the {schedule.epochs} epochs can be kept: the model's options reserve them all for a first stage"
+        )
     return Fitted(best_state, best_epoch, selected_by, history)
 
 

@@ -58,7 +58,14 @@ def predict(
                 if not value.dim():
                     scalars[name].append(float(value))
     diagnostics = {name: float(np.mean(values)) for name, values in scalars.items()}
-    return Predictions(logits, _probability(source.task.task.kind, logits), diagnostics)
+    return predictions_of(source.task.task.kind, logits, diagnostics)
+
+
+def predictions_of(kind: str, logits: np.ndarray, diagnostics: dict[str, float] | None = None) -> Predictions:
+    """Predictions from the logits (n, C) of a task of this kind."""
+    values = torch.from_numpy(logits)
+    probability = values.softmax(1) if kind == "multiclass" else values.sigmoid()
+    return Predictions(logits, probability.numpy(), diagnostics or {})
 
 
 def _plain_chunks(n: int) -> list[tuple[np.ndarray, int]]:
@@ -73,11 +80,6 @@ def _coupled_chunks(n: int, batch_size: int, permutation: int) -> list[tuple[np.
     filled = np.concatenate([order, np.resize(order, -n % batch_size)]) if n % batch_size else order
     chunks = filled.reshape(-1, batch_size)
     return [(chunk, min(batch_size, n - k * batch_size)) for k, chunk in enumerate(chunks)]
-
-
-def _probability(kind: str, logits: np.ndarray) -> np.ndarray:
-    values = torch.from_numpy(logits)
-    return (values.softmax(1) if kind == "multiclass" else values.sigmoid()).numpy()
 
 
 def score(source: BatchSource, predictions: Predictions, names: tuple[str, ...] | None = None) -> dict[str, float]:

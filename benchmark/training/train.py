@@ -18,6 +18,7 @@ from benchmark.errors import UserError
 from benchmark.evaluation.metrics import compute
 from benchmark.random import stream_seed
 from benchmark.registry import models
+from benchmark.training.fitting import fit_in_one_go
 from benchmark.training.loop import EpochReport, Schedule, fit
 from benchmark.training.predict import Predictions, predict, score
 from models.contract import MODALITIES, Dimensions, Head, count_parameters
@@ -104,27 +105,27 @@ def train(
         plan.halve_learning_rate,
         plan.task_weights,
         entry.clip_norm,
-        entry.couples_samples,
+        getattr(model, "couples_samples", entry.couples_samples),
     )
-    fitted = fit(model, sources["train"], sources["val"], schedule, notify)
+    fit_model = fit_in_one_go if entry.fits else fit
+    fitted = fit_model(model, sources["train"], sources["val"], schedule, notify)
     model.load_state_dict(fitted.state)
     metrics, frames, spread, diagnostics = {}, {}, {}, {}
     for name, source in sources["test"].items():
-        predictions = predict(model, source, entry.couples_samples, plan.batch_size)
+        predictions = predict(model, source, schedule.couples_samples, plan.batch_size)
         metrics[name] = score(source, predictions)
         frames[name] = _frame(source, predictions)
         if predictions.diagnostics:
             diagnostics[name] = predictions.diagnostics
-        if entry.couples_samples:
+        if schedule.couples_samples:
             spread[name] = _spread(model, source, plan.batch_size, metrics[name])
-    seen = plan.epochs * sum(source.samples_an_epoch(plan.batch_size) for source in sources["train"].values())
     history = pd.DataFrame(fitted.history)
     info = {
         "parameters": count_parameters(model),
         "best_epoch": fitted.best_epoch,
         "selected_by": fitted.selected_by,
         "seconds": time.perf_counter() - started,
-        "training_samples_per_second": seen / float(history["seconds"].sum()),
+        "training_samples_per_second": float(history["samples"].sum() / history["seconds"].sum()),
         "test_samples": {name: len(source) for name, source in sources["test"].items()},
         "ceiling": {name: limit for name, task in tasks.items() if (limit := ceiling(data, task))},
         "permutation_spread": spread,

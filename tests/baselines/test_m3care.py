@@ -10,7 +10,8 @@ from dense_reference import dense_stack
 from random_batches import PATTERNS, collate, make_batch, make_samples
 from torch import nn
 
-from baselines.m3care import ENTRY, BatchScale, Imputation, Similarity, graph_density, kernel
+from baselines.m3care import ENTRY
+from baselines.m3care_graph import BatchScale, Imputation, Similarity, graph_density, kernel
 from models.contract import MODALITIES
 
 MIXED = ("ehr+cxr+note", "ehr", "ehr+cxr", "ehr+note", "ehr+cxr+note", "ehr", "cxr+note", "note")
@@ -252,7 +253,7 @@ def test_a_single_owner_is_normalised_by_the_running_statistics():
 
 def test_defaults():
     config = ENTRY.config()
-    module = Similarity(4, config.mixing)
+    module = Similarity(4, config.mixing, config.form, (BatchScale(4), BatchScale(4)))
     assert (ENTRY.clip_norm, ENTRY.couples_samples) == (20.0, True)
     assert torch.sigmoid(module.mixing).item() == pytest.approx(0.8808, abs=1e-4)
     assert 1 / (1 + math.exp(-config.threshold)) == 0.5

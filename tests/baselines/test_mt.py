@@ -16,7 +16,7 @@ LONGEST = {"ehr": SMALL.hours, "cxr": (SMALL.film // SMALL.patch) ** 2, "note": 
 def masked_reference(model, owned, *, mask=True):
     """One sample at full length: filler for absent modalities and padding, hidden as keys from every query."""
     filler = torch.Generator().manual_seed(0)
-    rows, visible = [model.encoder.token[None]], [torch.ones(1, dtype=torch.bool)]
+    rows, visible = [model.tokens], [torch.ones(1, dtype=torch.bool)]
     for m, name in enumerate(MODALITIES):
         tokens = torch.randn(LONGEST[name], SMALL.width, generator=filler, dtype=torch.float64)
         length = len(owned.get(name, ()))
@@ -25,7 +25,7 @@ def masked_reference(model, owned, *, mask=True):
         rows.append(tokens + model.types[m])
         visible.append(torch.arange(LONGEST[name]) < length)
     sees = torch.cat(visible) if mask else None
-    return model.head(model.norm(dense_stack(model.encoder.layers, torch.cat(rows), sees)[0]))
+    return model.head(model.norm(dense_stack(model.layers, torch.cat(rows), sees)[0]))
 
 
 def test_absent_modalities_are_masked_keys(build):
@@ -53,5 +53,5 @@ def test_one_modality_alone_needs_only_its_own_tokens(build, name):
 def test_the_class_token_is_a_trained_parameter(build):
     model = build(ENTRY)
     model(make_batch(["ehr+cxr+note"] * 2)[0]).logits.square().sum().backward()
-    assert "encoder.token" in dict(model.named_parameters())
-    assert model.encoder.token.grad.any()
+    assert "tokens" in dict(model.named_parameters())
+    assert model.tokens.grad.any()

@@ -63,6 +63,9 @@ class FakeSource:
         inputs = Batch(None, None, None, torch.ones(len(chosen), 3, dtype=torch.bool), 0, torch.from_numpy(chosen))
         return LabelledBatch(inputs, self.labels(chosen))
 
+    def samples_an_epoch(self, batch_size: int) -> int:
+        return self.size
+
     def epoch(self, seed: int, number: int, batch_size: int) -> Iterator[LabelledBatch]:
         for start in range(0, self.size, batch_size):
             self.log.append(self.task.task.name)
