@@ -102,6 +102,8 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     tasks = _select_tasks(given.get("tasks"), data, faults)
     sources = (registry.get(name).pretrained_on for name in models)
     needed = tuple(dict.fromkeys([*models, *filter(None, sources)]))
+    strangers = [registry.name_fault(name) for name in protocol.training_of] if protocol else []
+    faults += [f"protocol.training_of: {fault}" for fault in strangers if fault]
     model_options = _model_options(needed, (values or {}).get("models"), faults)
     seeds = given.get("seeds")
     if isinstance(seeds, list) and len(set(map(str, seeds))) < len(seeds):

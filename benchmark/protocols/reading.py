@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -128,12 +128,15 @@ def _sentence(model: type[BaseModel], where: str, fault: Mapping[str, Any]) -> s
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
     """Names of the fields of the part of `model` that `path` leads to."""
+    at: Any = model
     for part in path:
-        field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if get_origin(at) is dict:
+            at = get_args(at)[1]
+            continue
+        if not (isinstance(at, type) and issubclass(at, BaseModel)) or part not in at.model_fields:
             return []
-        model = field.annotation
-    return list(model.model_fields)
+        at = at.model_fields[part].annotation
+    return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
 
 
 class _Loader(yaml.SafeLoader):

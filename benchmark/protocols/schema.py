@@ -80,6 +80,18 @@ class TrainingSettings(Section):
         return weights
 
 
+class ModelTraining(Section):
+    """What differs for one model from the common training settings; None: nothing.
+
+    Attributes:
+        epochs: however many tasks it is trained on. halve_learning_rate: holds for single tasks, too.
+    """
+
+    learning_rate: Positive | None = None
+    epochs: Count | None = None
+    halve_learning_rate: bool | None = None
+
+
 class CohortSettings(Section):
     """The simulated cohort that is made when no data folder is given."""
 
@@ -93,6 +105,7 @@ class Protocol(Section):
     Attributes:
         seeds: one training run a seed. note_encoder: name, local folder or hub id of the frozen text encoder.
         models: options of single models that differ from their defaults, by model name.
+        training_of: training settings of single models that differ from `training`, by model name.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -103,6 +116,7 @@ class Protocol(Section):
     note_encoder: Annotated[str, Field(min_length=1)]
     cohort: CohortSettings
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    training_of: dict[str, ModelTraining] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _distinct_seeds(self) -> Protocol:

@@ -11,7 +11,7 @@ from benchmark import registry
 from benchmark.code_version import code_version
 from benchmark.config import RunConfig
 from benchmark.manifest import DataInfo
-from benchmark.protocols.schema import Protocol
+from benchmark.protocols.schema import ModelTraining, Protocol
 from benchmark.runs.job import Job, digest
 from benchmark.tasks import TASKS
 from models.contract import Dimensions
@@ -107,7 +107,10 @@ def make_job(
     It starts from the final state of `source`, if there is one.
     """
     entry, training = registry.get(name), config.protocol.training
+    own = config.protocol.training_of.get(name, ModelTraining())
     together = entry.multitask and len(tasks) > 1
+    epochs = training.epochs.multitask if entry.multitask else training.epochs.singletask
+    halve = training.halve_learning_rate and together
     dimensions = config.protocol.dimensions.model_dump()
     if encoder:
         dimensions["note_features"] = encoder.width
@@ -118,10 +121,10 @@ def make_job(
         tasks=tasks,
         seed=seed,
         batch_size=training.batch_size,
-        epochs=training.epochs.multitask if entry.multitask else training.epochs.singletask,
-        learning_rate=training.learning_rate,
+        epochs=own.epochs or epochs,
+        learning_rate=own.learning_rate or training.learning_rate,
         task_weights={task: training.task_weights[task] if together else 1.0 for task in tasks},
-        halve_learning_rate=training.halve_learning_rate and together,
+        halve_learning_rate=halve if own.halve_learning_rate is None else own.halve_learning_rate,
         augmentation=training.augmentation,
         encoder=encoder.key if encoder else None,
         data=data.fingerprint,

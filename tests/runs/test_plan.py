@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 from harness_fakes import config_for, write_data
 
+from benchmark.config import resolve
+from benchmark.errors import UserError
 from benchmark.manifest import read_manifest
 from benchmark.runs import plan as planning
 from benchmark.runs.plan import Encoder, make_plan
@@ -45,6 +47,8 @@ CHANGES = {
     "multitask epochs": ("training: {epochs: {multitask: 2}}", {"flexcare"}),
     "weight of a task that runs": ("training: {task_weights: {ihm: 0.9}}", {"flexcare"}),
     "weight of a task that does not": ("training: {task_weights: {dia: 0.9}}", set()),
+    "training of one model": ("training_of: {medfuse: {learning_rate: 1e-3}}", {"medfuse"}),
+    "training of a model that does not run": ("training_of: {mt: {epochs: 3}}", set()),
     "option of one model": ("models: {flexcare: {beta: 0.1}}", {"flexcare"}),
     "option of a model that does not run": ("models: {mt: {}}", set()),
     "option set to its default": ("models: {flexcare: {beta: 0.5}}", set()),
@@ -52,6 +56,27 @@ CHANGES = {
     "seeds": ("seeds: [1, 2, 3]", set()),
     "embedded cohort": ("cohort: {patients: 50}", set()),
 }
+
+
+def test_training_settings_of_one_model(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "protocol: {base: quick, training_of: "
+        "{medfuse: {learning_rate: 1e-3, epochs: 7, halve_learning_rate: true}, mt: {epochs: 2}}}"
+    )
+    given = {"data": str(write_data(tmp_path / "data")), "models": "medfuse,mt", "tasks": "ihm", "seeds": "1"}
+    config = resolve({**given, "out": str(tmp_path / "out")}, file)
+    jobs = {name: job for (name, _, _), job in jobs_of(config).items()}
+    medfuse, mt = jobs["medfuse"], jobs["mt"]
+    assert (medfuse.learning_rate, medfuse.epochs, medfuse.halve_learning_rate) == (1e-3, 7, True)
+    assert (mt.learning_rate, mt.epochs, mt.halve_learning_rate) == (1.5e-3, 2, False)
+    paper = jobs_of(resolve({**given, "models": "flexcare,flexcare-authors", "protocol": "paper"}))
+    rates = {name: (job.learning_rate, job.epochs) for (name, _, _), job in paper.items()}
+    assert rates == {"flexcare": (5e-4, 25), "flexcare-authors": (1e-4, 25)}
+    file.write_text("protocol: {base: quick, training_of: {medfus: {epochs: 7}, mt: {epocs: 1}}}")
+    with pytest.raises(UserError) as caught:
+        resolve({**given, "out": str(tmp_path / "out")}, file)
+    assert "training_of.mt.epocs: unknown key; did you mean 'epochs'" in str(caught.value)
 
 
 @pytest.mark.parametrize("change", CHANGES)
