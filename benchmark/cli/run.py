@@ -203,6 +203,7 @@ def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> Non
 
 
 def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:
+    from benchmark.cli.progress import Steps
     from benchmark.cli.table import make_tables, print_tables
     from benchmark.runs.display import shortened
     from benchmark.runs.tally import counted, duration
@@ -215,7 +216,8 @@ def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:
         _say(console, f"  and {len(summary.failed) - 10} more")
     if summary.failed:
         _say(console, f"  more in run.json of {settings.out / 'runs'}/*.failed; the same command tries them again")
-    tables, others = make_tables(settings.out, summary.plan.group)
+    with Steps(console) as steps:
+        tables, others = make_tables(settings.out, summary.plan.group, progress=steps)
     print_tables(console, tables, settings.out, others=others)
 
 

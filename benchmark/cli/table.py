@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from benchmark.reporting.resamples import Progress
     from benchmark.reporting.tables import ResultTable
     from benchmark.runs.groups import RunGroup
 
@@ -48,19 +49,23 @@ def table_command(
     """
     from rich.console import Console
 
+    from benchmark.cli.progress import Steps
     from benchmark.config import default_out
 
     place = out.expanduser().resolve() if out else default_out()
-    tables, others = make_tables(place, group, published)
-    print_tables(Console(), tables, place, all_metrics, others)
+    console = Console()
+    with Steps(console) as steps:
+        tables, others = make_tables(place, group, published, steps)
+    print_tables(console, tables, place, all_metrics, others)
 
 
 def make_tables(
-    out: Path, group: str | None = None, with_published: bool = False
+    out: Path, group: str | None = None, with_published: bool = False, progress: Progress = lambda *_: None
 ) -> tuple[list[ResultTable], list[RunGroup]]:
-    """The tables of one group of the runs under `out`, and the other groups there."""
+    """The tables of one group of the runs under `out`, with intervals and marks, and the other groups there."""
     from benchmark import registry
     from benchmark.reporting.layouts import layouts
+    from benchmark.reporting.resamples import resamples_of
     from benchmark.reporting.tables import build_tables
     from benchmark.runs.collect import collect
     from benchmark.runs.groups import choose, groups
@@ -69,7 +74,10 @@ def make_tables(
     found = groups(out, runs)
     chosen = choose(found, group)
     entries = registry.models()
-    tables = build_tables(runs, chosen, list(entries), layouts(entries, set(runs["model"])), with_published)
+    resamples = resamples_of(out, runs, chosen)
+    resamples.compute(progress)
+    every = layouts(entries, set(runs["model"]))
+    tables = build_tables(runs, chosen, list(entries), every, with_published, resamples)
     return tables, [other for other in found if other is not chosen]
 
 

@@ -18,14 +18,18 @@ from benchmark.files import replace_text
 from benchmark.reporting.names import metric_title, number
 from benchmark.reporting.tables import Cell, ResultTable, Row
 
-_LATEX_SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-}
+_LATEX_SPECIAL = (
+    {"\N{DEGREE SIGN}": r"$^{\circ}$"}
+    | {character: f"\\{character}" for character in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)
 
 _PADDING = 1
 
@@ -38,6 +42,7 @@ class _Style:
     second: str
     escape: Callable[[str], str]
     minus: str = "-"
+    close: str = "\N{DEGREE SIGN}"
 
 
 def latex_text(text: str) -> str:
@@ -55,7 +60,7 @@ def markdown_text(text: str) -> str:
 
 
 MARKDOWN = _Style("**{}**", "<u>{}</u>", markdown_text)
-LATEX = _Style(r"\textbf{{{}}}", r"\underline{{{}}}", latex_text, "$-$")
+LATEX = _Style(r"\textbf{{{}}}", r"\underline{{{}}}", latex_text, "$-$", r"$^{\circ}$")
 SCREEN = _Style("[bold]{}[/bold]", "[underline]{}[/underline]", lambda text: text.replace("[", r"\["))
 
 
@@ -122,6 +127,9 @@ def to_csv(table: ResultTable) -> str:
                 "seeds": cell.seeds if cell else 0,
             }
             line |= {"mean": cell.mean if cell else None, "std": cell.std if cell else None, "ceiling": row.ceiling}
+            if table.has_marks:
+                line |= {"low": cell.low if cell else None, "high": cell.high if cell else None}
+                line["p_best"] = cell.p if cell else None
             if table.with_published:
                 line["published_mean"] = cell.published_mean if cell else None
                 line["published_std"] = cell.published_std if cell else None
@@ -218,7 +226,7 @@ def _print(cell: Cell | None, style: _Style) -> str:
     if cell.mean is None:
         return "n.a."
     mark = {1: style.best, 2: style.second}.get(cell.rank, "{}")
-    return mark.format(number(cell.mean)) + _spread(cell.std)
+    return mark.format(number(cell.mean)) + (style.close if cell.close else "") + _spread(cell.std)
 
 
 def _mean_std(mean: float | None, std: float | None) -> str:

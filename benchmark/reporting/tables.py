@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,15 @@ import pandas as pd
 from benchmark.reporting.layouts import Layout
 from benchmark.reporting.names import DIGITS, metric_title, task_title
 from benchmark.reporting.notes import Chosen, coupling_notes, device_notes, paper_notes
+from benchmark.reporting.resamples import Resamples
+from benchmark.reporting.significance import ALPHA, with_intervals
 from benchmark.runs.groups import RunGroup
 from benchmark.tasks import TASKS
+
+MARKED = (
+    "\N{DEGREE SIGN}: cannot be told apart from the best (paired bootstrap over patients and seeds, Holm-adjusted p of "
+    f"{ALPHA} or more)."
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class Cell:
         seeds: number of finished runs. mean, std: over those where the metric is defined (std with n - 1), else None.
         rank: 1 for the best printed value of the row, 2 for the second best, 0 for the rest.
         published_mean, published_std: the paper's figures, if asked for and printed there.
+        low, high: 95 % interval of the mean over resampled patients and seeds, if asked for.
+        p: adjusted p value of being as good as the best of the row; None for the best.
     """
 
     seeds: int
@@ -32,6 +41,14 @@ class Cell:
     rank: int = 0
     published_mean: float | None = None
     published_std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def close(self) -> bool:
+        """Whether it cannot be told apart from the best of the row."""
+        return self.p is not None and self.p >= ALPHA
 
     @property
     def difference(self) -> float | None:
@@ -110,11 +127,16 @@ class ResultTable:
             f"{_epochs(self.epochs)};",
             f"note encoder {encoder['name']}." if encoder else "no notes.",
             "Best in bold, second best underlined." if len(self.columns) > 1 else "",
+            MARKED if self.has_marks else "",
             "Ceiling: the true outcome probabilities scored on the same samples (-: none is known)."
             if self.has_ceiling
             else "",
         ]
         return " ".join(" ".join(parts).split())
+
+    @property
+    def has_marks(self) -> bool:
+        return any(cell is not None and cell.p is not None for row in self.rows for cell in row.cells.values())
 
     @property
     def has_ceiling(self) -> bool:
@@ -127,6 +149,7 @@ def build_table(
     order: Sequence[str],
     layout: Layout,
     with_published: bool = False,
+    resamples: Resamples | None = None,
 ) -> ResultTable:
     """The table of one group of runs in one layout.
 
@@ -134,6 +157,7 @@ def build_table(
         runs: all stored runs, as `collect` gives them. group: the runs to show.
         order: model names in the order of columns; others follow by name.
         layout: which models and tasks it holds. with_published: put the paper's figures beside.
+        resamples: adds intervals and marks.
     """
     paper = layout.paper if with_published else None
     place = {name: position for position, name in enumerate(group.runs)}
@@ -146,6 +170,8 @@ def build_table(
     titles = dict(zip(members["model"], members["title"], strict=True))
     chosen, left_out = _choose_variants(done, titles)
     rows = _rows(chosen, columns, members, paper)
+    if resamples is not None:
+        rows = with_intervals(rows, chosen, resamples)
     seeds = tuple(sorted({int(seed) for frame in chosen.values() for seed in frame["seed"]}))
     all_notes = [*left_out, *_gaps(rows, titles, len(seeds)), *_failures(failed, titles)]
     all_notes += [*coupling_notes(chosen, columns, titles), *device_notes(chosen)]
@@ -161,12 +187,18 @@ def build_table(
 
 
 def build_tables(
-    runs: pd.DataFrame, group: RunGroup, order: Sequence[str], layouts: Sequence[Layout], with_published: bool = False
+    runs: pd.DataFrame,
+    group: RunGroup,
+    order: Sequence[str],
+    layouts: Sequence[Layout],
+    with_published: bool = False,
+    resamples: Resamples | None = None,
 ) -> list[ResultTable]:
     """The tables of all layouts that the runs of a group give reason to make."""
     members = runs[runs["run"].isin(group.runs)]
     pairs = {(run.model, task) for run in members.itertuples() for task in run.tasks}
-    return [build_table(runs, group, order, layout, with_published) for layout in layouts if layout.wanted(pairs)]
+    wanted = [layout for layout in layouts if layout.wanted(pairs)]
+    return [build_table(runs, group, order, layout, with_published, resamples) for layout in wanted]
 
 
 def _within(members: pd.DataFrame, layout: Layout) -> pd.DataFrame:
@@ -242,7 +274,7 @@ def _ranked(cells: Mapping[str, Cell | None]) -> dict[str, Cell | None]:
         cell = cells[name]
         if cell and value in best[:2]:
             rank = best.index(value) + 1
-            ranked[name] = Cell(cell.seeds, cell.mean, cell.std, rank, cell.published_mean, cell.published_std)
+            ranked[name] = replace(cell, rank=rank)
     return ranked
 
 

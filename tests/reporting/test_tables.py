@@ -10,49 +10,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
+from stored_runs import ORDER, layout, write_run
 
 from benchmark import registry
 from benchmark.errors import UserError
 from benchmark.published import published
 from benchmark.reporting.formats import latex_text, to_csv, to_latex, to_markdown, to_screen, write_tables
-from benchmark.reporting.layouts import Layout, layouts
+from benchmark.reporting.layouts import layouts
 from benchmark.reporting.tables import build_table, build_tables
 from benchmark.runs.collect import collect
 from benchmark.runs.groups import choose, groups
-
-ORDER = ("medfuse", "mt", "flexcare")
-TITLES = {"medfuse": "MedFuse", "mt": "MT", "flexcare": "FlexCare", "zz_new": "New_Model"}
-
-
-def write_run(out: Path, model: str, seed: int, metrics: dict | None, **changes) -> None:
-    """A run folder with only what tables read; metrics None makes a failed one."""
-    group, tasks = changes.get("group", "aaaa11112222"), changes.get("tasks", sorted(metrics or {"ihm": 0}))
-    simulated, variant = changes.get("simulated", True), changes.get("variant", "v")
-    run = f"{model}-{'-'.join(tasks)}-s{seed}-{variant}-{group[:4]}"
-    folder = out / "runs" / (run if metrics is not None else f"{run}.failed")
-    folder.mkdir(parents=True)
-    record = {
-        "format": 1,
-        "run": run,
-        "status": "failed" if metrics is None else "done",
-        "model": {"name": model, "title": TITLES.get(model, model), "multitask": model == "flexcare"},
-        "job": {"tasks": tasks, "seed": seed, "epochs": 25 if model == "flexcare" else 40}
-        | {"label_fraction": changes.get("label_fraction", 1.0)},
-        "environment": {"device": changes.get("device", "cpu")},
-        "variant": variant,
-        "group": group,
-        "data": {"name": "toy 5% cohort", "fingerprint": "f", "simulated": simulated, "samples": {}},
-        "protocol": {"name": "quick"},
-        "encoder": {"key": "k", "name": "tiny_bert", "width": 8},
-        "code": {"version": "c" * 64, "commit": None},
-        "finished": changes.get("finished", "2030-01-01T00:00:00+00:00"),
-        "metrics": metrics or {},
-        "info": {
-            "ceiling": {"ihm": {"auroc": 0.95, "auprc": 0.7}} if simulated else {},
-            "permutation_spread": changes.get("spread", {}),
-        },
-    }
-    (folder / "run.json").write_text(json.dumps(record))
 
 
 def ihm(auroc: float, auprc: float | None = 0.5) -> dict:
@@ -67,10 +34,6 @@ def out(tmp_path):
     write_run(tmp_path, "mt", 1, ihm(0.82004, None))
     write_run(tmp_path, "mt", 2, None)
     return tmp_path
-
-
-def layout(name: str, out: Path) -> Layout:
-    return next(one for one in layouts(registry.models(), set(collect(out)["model"])) if one.name == name)
 
 
 def table_of(out: Path, published: bool = False, group: str | None = None, name: str = "table3"):

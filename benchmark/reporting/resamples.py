@@ -1,0 +1,183 @@
+"""Scores of stored runs on resampled test patients, computed from their predictions once and kept.
+
+OUT/resampled/<run id>.npz   one array (resamples + 1) a task and metric, and what it was made with
+
+All runs that stand in one comparison share the list of test patients and so the draws. If that list or the number of
+resamples changes, the scores are computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+
+from benchmark.errors import UserError
+from benchmark.evaluation.resampling import patient_weights, resampled
+from benchmark.runs.folder import runs_folder
+from benchmark.runs.groups import RunGroup
+from benchmark.tasks import TASKS
+
+RESAMPLES = 1000
+_MADE_WITH = "made_with"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Test predictions of one run on one task, n samples in the order of their names.
+
+    Attributes:
+        sample, patient: (n,) keyed hashes. present: (n, M) bool. y, known, probability: as for
+            `benchmark.evaluation.metrics.compute`.
+    """
+
+    sample: np.ndarray
+    patient: np.ndarray
+    present: np.ndarray
+    y: np.ndarray
+    known: np.ndarray
+    probability: np.ndarray
+
+
+def read_predictions(out: Path, run: str, task: str) -> Predictions:
+    """What `run` predicted for the test samples of `task`.
+
+    Raises:
+        UserError: there is no such run, or its file cannot be read or lacks the task.
+    """
+    file = runs_folder(out) / run / "predictions.parquet"
+    try:
+        frame = pd.read_parquet(file, filters=[("task", "==", task)])
+    except (OSError, ValueError, KeyError) as fault:
+        raise UserError(f"cannot read {file}: {fault}; delete its folder to have the run repeated") from fault
+    if frame.empty:
+        raise UserError(f"{file} has no predictions for {task}")
+    frame = frame.sort_values("sample", ignore_index=True)
+    y = np.stack(frame["y"].to_list()).astype(np.float64)
+    known = np.isfinite(y)
+    y = np.where(known, y, 0.0)
+    if TASKS[task].kind == "multiclass":
+        y, known = y[:, 0].astype(np.int64), known[:, 0]
+    return Predictions(
+        frame["sample"].to_numpy(str),
+        frame["patient"].to_numpy(str),
+        frame[["present_ehr", "present_cxr", "present_note"]].to_numpy(bool),
+        y,
+        known,
+        np.stack(frame["p"].to_list()).astype(np.float64),
+    )
+
+
+class Resamples:
+    """Resampled scores of some runs.
+
+    Args:
+        out: folder of the results. runs: the tasks of each run, by its id. resamples: number of draws.
+    """
+
+    def __init__(self, out: Path, runs: Mapping[str, Sequence[str]], resamples: int = RESAMPLES) -> None:
+        self.out, self.runs, self.resamples = out, dict(runs), resamples
+
+    @cached_property
+    def patients(self) -> tuple[str, ...]:
+        """All test patients of the runs, sorted."""
+        found: set[str] = set()
+        seen: set[tuple[str, ...]] = set()
+        for run, tasks in self.runs.items():
+            if (key := tuple(sorted(tasks))) not in seen:  # runs on the same tasks have the same test patients
+                seen.add(key)
+                file = runs_folder(self.out) / run / "predictions.parquet"
+                found.update(pd.read_parquet(file, columns=["patient"])["patient"].unique())
+        return tuple(sorted(found))
+
+    @cached_property
+    def made_with(self) -> str:
+        """Stands for the draws: the list of patients and the number of resamples."""
+        text = "\n".join([str(self.resamples), *self.patients])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def compute(self, progress: Progress = lambda *_: None, processes: int | None = None) -> None:
+        """Makes what is missing; several processes share the work."""
+        missing = [run for run in self.runs if not self._is_made(run)]
+        if not missing:
+            return
+        if processes is None:  # starting a process costs as much as some thousand samples
+            small = sum((runs_folder(self.out) / run / "predictions.parquet").stat().st_size for run in missing) < 2**25
+            processes = 1 if small else min(len(missing), os.cpu_count() or 1)
+        work = [
+            (self.out, run, tuple(self.runs[run]), self.patients, self.resamples, self.made_with) for run in missing
+        ]
+        progress("intervals", 0, len(missing))
+        if processes == 1:
+            for done, parts in enumerate(work, 1):
+                _compute(*parts)
+                progress("intervals", done, len(missing))
+            return
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            for done, _ in enumerate(pool.map(_compute, *zip(*work, strict=True)), 1):
+                progress("intervals", done, len(missing))
+
+    def scores(self, runs: Iterable[str], task: str, metric: str) -> np.ndarray:
+        """Scores (S, resamples + 1) of some runs, one a seed; column 0 is the data as they are."""
+        return np.stack([self._load(run)[f"{task}/{metric}"] for run in runs])
+
+    def _is_made(self, run: str) -> bool:
+        try:
+            return str(self._load(run)[_MADE_WITH]) == self.made_with
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return False
+
+    def _load(self, run: str) -> dict[str, np.ndarray]:
+        return _arrays(_file(self.out, run))
+
+
+def resamples_of(out: Path, runs: pd.DataFrame, group: RunGroup, resamples: int = RESAMPLES) -> Resamples:
+    """Of the finished runs of a group; `runs` as `collect` gives them."""
+    members = runs[runs["run"].isin(group.runs) & (runs["status"] == "done")]
+    return Resamples(out, dict(zip(members["run"], members["tasks"], strict=True)), resamples)
+
+
+def _file(out: Path, run: str) -> Path:
+    return out / "resampled" / f"{run}.npz"
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+@cache
+def _weights(patients: int, resamples: int) -> np.ndarray:
+    return patient_weights(patients, resamples)
+
+
+def _compute(
+    out: Path, run: str, tasks: Sequence[str], patients: Sequence[str], resamples: int, made_with: str
+) -> None:
+    """Scores of one run on all its tasks, written to its file."""
+    weights = _weights(len(patients), resamples)
+    arrays = {_MADE_WITH: np.array(made_with)}
+    for name in tasks:
+        task, found = TASKS[name], read_predictions(out, run, name)
+        rows = np.searchsorted(patients, found.patient)
+        classes = task.classes or tuple(map(str, range(found.probability.shape[1])))
+        results = resampled(task.metrics, task.kind, classes, found.y, found.known, found.probability, rows, weights)
+        arrays |= {f"{name}/{metric}": values for metric, values in results.items()}
+    target = _file(out, run)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{run}-")
+    with os.fdopen(descriptor, "wb") as stream:
+        np.savez(stream, **arrays)
+    os.replace(temporary, target)
