@@ -1,10 +1,9 @@
 """From cohort, films and codes to the samples of each task, still in MIMIC's own numbers.
 
 A draft is a frame with one row a sample: `subject_id`, `stay_id`, `hadm_id`, `study_id` (-1 where there is none),
-`hour` (end of the ICU series, NaN without one), `end` (moment after which nothing may be known), `moment` (before which
-a summary was charted that holds history alone: the admission to the ICU, or the film), `film` (row of the film frame or
--1), `note` (admission whose summary is read, or -1), `y0`, `y1`, ... and for some tasks the columns of `FURTHER`. DRG
-has `code` instead of labels, since its classes depend on the split.
+`hour` (end of the ICU series, NaN without one), `end` (moment after which nothing may be known), `film` (row of the
+film frame or -1), `note` (admission whose summary is read, or -1), `y0`, `y1`, ... and for some tasks the columns of
+`FURTHER`. DRG has `code` instead of labels, since its classes depend on the split.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from benchmark.data.links import enclosing, latest_film, preferred
 from benchmark.data.rules import Rules
 from benchmark.tasks import dec, dia, draw, ihm, los, phe, rea
 
-_FRONT = ["subject_id", "stay_id", "hadm_id", "study_id", "hour", "end", "moment", "film", "note"]
+_FRONT = ["subject_id", "stay_id", "hadm_id", "study_id", "hour", "end", "film", "note"]
 
 FURTHER = {"los": draw.CANDIDATES, "dec": draw.CANDIDATES, "rea": rea.COMPONENTS}
 """What drafts and sample tables keep beside the labels: how they came about, or what redrawing the hour needs."""
@@ -51,7 +50,7 @@ def _stay_draft(
     draft["end"] = draft.outtime if whole_stay else draft.intime + pd.to_timedelta(draft.hour, unit="h")
     draft["start"] = draft.intime - LOOK_BACK if rules.film_window == "day_before" else draft.intime
     draft["film"] = _films_within(draft, films, rules)
-    return _ordered(task, draft.assign(study_id=-1, moment=draft.intime, note=draft.hadm_id), "stay_id")
+    return _ordered(task, draft.assign(study_id=-1, note=draft.hadm_id), "stay_id")
 
 
 def draft_dia(
@@ -73,7 +72,7 @@ def draft_dia(
     chosen = numbered.sort_values("whole", ascending=False, kind="stable").drop_duplicates("study_id")
     labels = dia.samples(findings, rules).drop(columns="study_id")
     draft = chosen.merge(findings[["subject_id", "study_id"]].join(labels, how="inner"), on=["subject_id", "study_id"])
-    draft["end"] = draft["moment"] = draft.time
+    draft["end"] = draft.time
     intervals = stays.rename(columns={"intime": "start", "outtime": "end"})
     latest = "start" if rules.film_choice == "smallest_id" else "admittime"
     stay = _rows(intervals, enclosing_of=draft, latest=latest)
@@ -118,7 +117,7 @@ def draft_drg(
     draft["stay_id"] = draft.stay_id.fillna(-1).astype("int64")
     draft = draft.rename(columns={"los_hours": "hour", "dischtime": "end"})
     draft["film"] = _films_within(draft, films, rules)
-    return _ordered("drg", draft.assign(study_id=-1, moment=pd.NaT, note=draft.hadm_id), "hadm_id")
+    return _ordered("drg", draft.assign(study_id=-1, note=draft.hadm_id), "hadm_id")
 
 
 def _films_within(windows: pd.DataFrame, films: pd.DataFrame | None, rules: Rules) -> np.ndarray:

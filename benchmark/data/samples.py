@@ -17,6 +17,15 @@ from benchmark.tasks import TASKS, drg
 
 COLUMNS = ("sample", "patient", "split", "series", "hours", "tail", "film", "note")
 
+TRUTH_RULES = {
+    "ihm": ("death",),
+    "dec": ("death",),
+    "phe": ("icd10",),
+    "rea": ("death", "readmission", "count_stays", "age"),
+    "dia": ("findings", "unlabelled"),
+}
+"""Switches that must be at their default for the simulator's true probabilities to be those of a task's labels."""
+
 LINKS = ("sample", "task", "subject_id", "stay_id", "hadm_id", "study_id", "hour", "end", "code")
 """`end` is the moment of prediction, `code` the group of a DRG sample."""
 
@@ -109,6 +118,11 @@ def _labels(task: str, draft: pd.DataFrame, split: pd.Series, rules: Rules) -> t
     codes = draft.code.tolist()
     classes = drg.classes(codes, (split == "train").tolist(), rules)
     return pd.DataFrame({"y0": drg.labels(codes, classes)}, index=draft.index), classes
+
+
+def has_truth(task: str, rules: Rules) -> bool:
+    """Whether the labels that a simulator knows the probabilities of are those of the rules."""
+    return all(getattr(rules, name) == getattr(Rules(), name) for name in TRUTH_RULES.get(task, ()))
 
 
 def truth_of(truth: pd.DataFrame, task: str, links: pd.DataFrame, columns: list[int] | None = None) -> pd.DataFrame:
