@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import typer
 
+from benchmark.cli.compare import compare_command
 from benchmark.cli.data import data_app
 from benchmark.cli.listing import list_command
 from benchmark.cli.prepare import prepare_command
@@ -27,6 +28,8 @@ Examples:
     bench run --models all
 
     bench table --published
+
+    bench compare flexcare mmf
 
     bench list models
 
@@ -46,6 +49,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("table")(table_command)
+app.command("compare")(compare_command)
 app.command("list")(list_command)
 app.command("prepare")(prepare_command)
 app.add_typer(data_app, name="data")

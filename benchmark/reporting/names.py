@@ -51,4 +51,5 @@ def number(value: float | None, digits: int = DIGITS, sign: bool = False) -> str
     """
     if value is None or math.isnan(value):
         return "n.a."
+    value = 0.0 if abs(value) < 0.5 * 10**-digits else value  # no negative zero
     return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{'+' if sign else ''}.{digits}f}")

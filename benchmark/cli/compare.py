@@ -1,0 +1,118 @@
+"""`bench compare`: two models or two runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from benchmark.reporting.pairs import Pair
+
+
+def compare_command(
+    first: Annotated[str, typer.Argument(metavar="A", help="A model, or the first signs of a run's folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder given to `bench run --out`. Default: the same as there."),
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="First digits of a group of runs (see bench table). Default: the newest.")
+    ] = None,
+    patterns: Annotated[
+        bool, typer.Option("--patterns/--no-patterns", help="Also by which modalities are present.")
+    ] = True,
+    all_metrics: Annotated[
+        bool, typer.Option("--all-metrics", help="Also those that the paper does not print.")
+    ] = False,
+) -> None:
+    """Differences between two models with 95 % intervals, on the same test patients and seeds.
+
+    Patients and seeds are resampled together. p values for all samples are adjusted over the tasks (Holm); those of
+    patterns are not, and describe.
+
+    Examples:
+
+        bench compare flexcare mmf
+
+        bench compare flexcare flexcare-st --no-patterns --out results
+    """
+    from benchmark.config import default_out
+    from benchmark.files import replace_text
+    from benchmark.reporting.pairs import EVERYTHING, choose_runs, compare
+    from benchmark.runs.collect import collect
+    from benchmark.runs.groups import choose, groups
+    from benchmark.tasks import TASKS
+
+    place = out.expanduser().resolve() if out else default_out()
+    runs = collect(place)
+    chosen = choose(groups(place, runs), group)
+    members = runs[runs["run"].isin(chosen.runs)]
+    pairs = compare(place, choose_runs(members, first), choose_runs(members, second))
+    shown = [
+        pair
+        for pair in pairs
+        if (patterns or pair.pattern == EVERYTHING) and (all_metrics or pair.metric in TASKS[pair.task].metrics[:2])
+    ]
+    data = chosen.caption["data"]
+    kind = "SIMULATED DATA. " if data["simulated"] else ""
+    typer.echo(f"{kind}{first} minus {second} on {data['name']}, protocol {chosen.caption['protocol']['name']}\n")
+    typer.echo(_table(shown, first, second))
+    target = place / "tables" / f"compare-{first}-{second}-{chosen.id}.csv"
+    replace_text(target, _csv(pairs, first, second, data))
+    typer.echo(f"\nCSV: {target}")
+
+
+def _table(pairs: list[Pair], first: str, second: str) -> str:
+    from tabulate import tabulate
+
+    from benchmark.reporting.names import metric_title, number, task_title
+
+    rows, before = [], None
+    for pair in pairs:
+        place = (task_title(pair.task, pair.label_fraction), pair.pattern)
+        rows.append(
+            [
+                place[0] if before is None or place[0] != before[0] else "",
+                pair.pattern if place != before else "",
+                f"{pair.samples:,}" if place != before else "",
+                metric_title(pair.metric),
+                number(pair.first.value),
+                number(pair.second.value),
+                number(pair.gap.value, sign=True),
+                f"{number(pair.gap.low, sign=True)} to {number(pair.gap.high, sign=True)}",
+                f"{pair.gap.p:.3f}",
+            ]
+        )
+        before = place
+    header = ["task", "modalities", "samples", "metric", first, second, "difference", "95 % interval", "p"]
+    return tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
+
+
+def _csv(pairs: list[Pair], first: str, second: str, data: dict) -> str:
+    import pandas as pd
+
+    lines = [
+        {
+            "task": pair.task,
+            "label_fraction": pair.label_fraction,
+            "pattern": pair.pattern,
+            "samples": pair.samples,
+            "metric": pair.metric,
+            "first": first,
+            "second": second,
+            "first_score": pair.first.value,
+            "second_score": pair.second.value,
+            "difference": pair.gap.value,
+            "low": pair.gap.low,
+            "high": pair.gap.high,
+            "p": pair.gap.p,
+            "resamples_defined": pair.gap.defined,
+            "data": data["name"],
+            "simulated": data["simulated"],
+        }
+        for pair in pairs
+    ]
+    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")

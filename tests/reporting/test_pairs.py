@@ -1,0 +1,66 @@
+"""Two models side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from stored_runs import write_run
+
+from benchmark.errors import UserError
+from benchmark.evaluation.metrics import auroc
+from benchmark.reporting.pairs import EVERYTHING, choose_runs, compare
+from benchmark.runs.collect import collect
+
+N = 300
+
+
+@pytest.fixture
+def out(tmp_path):
+    """`mt` is good where a film is present and worthless elsewhere; `medfuse` is fair everywhere."""
+    rng = np.random.default_rng(0)
+    y, film = (np.arange(N) % 2).astype(np.float32), np.arange(N) % 3 == 0
+    for model in ("medfuse", "mt"):
+        for seed in (1, 2, 3):
+            strength = 1.0 if model == "medfuse" else np.where(film, 3.0, 0.0)
+            p = 1 / (1 + np.exp(-strength * y - rng.normal(size=N)))
+            frame = pd.DataFrame({"task": "ihm", "sample": [f"{i:04}" for i in range(N)]})
+            frame["patient"] = [f"p{i // 2}" for i in range(N)]
+            frame["present_ehr"], frame["present_cxr"], frame["present_note"] = True, film, False
+            frame["y"], frame["p"] = [[v] for v in y], [[v] for v in p.astype(np.float32)]
+            write_run(tmp_path, model, seed, {"ihm": {}}, tasks=["ihm"])
+            frame.to_parquet(tmp_path / "runs" / f"{model}-ihm-s{seed}-v-aaaa" / "predictions.parquet")
+    return tmp_path
+
+
+def test_differences_by_pattern_are_found_and_are_those_of_the_predictions(out):
+    runs = collect(out)
+    pairs = compare(out, choose_runs(runs, "mt"), choose_runs(runs, "medfuse"), resamples=200)
+    by = {pair.pattern: pair for pair in pairs if pair.metric == "auroc"}
+    assert list(by) == [EVERYTHING, "ehr", "ehr+cxr"], "the commonest pattern first"
+    assert by["ehr"].gap.high < 0 < by["ehr+cxr"].gap.low
+    assert by["ehr"].samples + by["ehr+cxr"].samples == by[EVERYTHING].samples == N
+    values = []
+    for run in choose_runs(runs, "mt")["run"]:
+        frame = pd.read_parquet(out / "runs" / run / "predictions.parquet").query("present_cxr")
+        values.append(auroc(frame["y"].str[0].to_numpy(), frame["p"].str[0].to_numpy()))
+    assert by["ehr+cxr"].first.value == pytest.approx(np.mean(values), abs=1e-6)
+
+
+def test_a_run_can_be_named_and_unknown_or_unclear_names_are_refused(out):
+    runs = collect(out)
+    one = choose_runs(runs, "mt-ihm-s2")
+    assert list(one["seed"]) == [2]
+    assert len(compare(out, one, choose_runs(runs, "medfuse-ihm-s2"), resamples=20)) == 9
+    with pytest.raises(UserError, match="unknown model or run 'medfus e'; did you mean 'medfuse'"):
+        choose_runs(runs, "medfus e")
+    with pytest.raises(UserError, match="3 runs begin with 'mt-'"):
+        choose_runs(runs, "mt-")
+
+
+def test_different_test_samples_are_refused(out):
+    file = out / "runs" / "mt-ihm-s1-v-aaaa" / "predictions.parquet"
+    pd.read_parquet(file).iloc[1:].to_parquet(file)
+    runs = collect(out)
+    with pytest.raises(UserError, match="tested on different samples"):
+        compare(out, choose_runs(runs, "mt"), choose_runs(runs, "medfuse"), resamples=20)
