@@ -79,3 +79,68 @@ def test_a_batch_of_one(build, pattern, training):
     output = build(ENTRY).train(training)(make_batch([pattern])[0])
     assert output.logits.shape == (1, 3)
     assert output.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("primary", ["ehr", "cxr"])
+def test_two_modalities_are_fused_as_in_the_original(build, primary):
+    """The original's fusion: [own features; projected features of the other], packed to length 1 where unpaired."""
+    model = build(ENTRY, primary=primary)
+    other = "cxr" if primary == "ehr" else "ehr"
+    samples = make_samples([f"{primary}+{other}", primary, f"{primary}+{other}"])
+    vectors = [unimodal_vectors(model, sample) for sample in samples]
+    paired = torch.stack([torch.stack([each[primary], each.get(other, torch.ones(16).double())]) for each in vectors])
+    packed = nn.utils.rnn.pack_padded_sequence(paired, [2, 1, 2], batch_first=True, enforce_sorted=False)
+    twin = nn.LSTM(16, 16, batch_first=True).double()
+    twin.load_state_dict(model.fusion.state_dict())
+    _, (hidden, _) = twin(packed)
+    torch.testing.assert_close(model(collate(samples)).logits, model.head(model.norm(hidden[0])), rtol=0, atol=1e-10)
+
+
+def test_the_stacked_series_reader_is_single_layers_one_after_another(build):
+    """As in the original, which stacks modules of one layer."""
+    model = build(ENTRY)
+    (sample,) = make_samples(["ehr"])
+    states = model.embeddings(collate([sample]))[0].values[:, None]
+    for layer in range(2):
+        single = nn.LSTM(16, 16).double()
+        single.load_state_dict({f"{n}_l0": getattr(model.series, f"{n}_l{layer}") for n in WEIGHTS})
+        states, _ = single(states)
+    torch.testing.assert_close(unimodal_vectors(model, sample)["ehr"], states[-1, 0], rtol=0, atol=1e-12)
+
+
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def test_mean_pooling_makes_the_path_of_a_film_linear(build):
+    model = build(ENTRY, pool="mean")
+    films = make_samples(["cxr"] * 2)
+    middle = [type(films[0])(None, (films[0].cxr + films[1].cxr) / 2, None)]
+    one, two, between = (unimodal_vectors(model, sample)["cxr"] for sample in (*films, *middle))
+    torch.testing.assert_close(between, (one + two) / 2, rtol=0, atol=1e-12)
+    tokens = model.embeddings(collate(films[:1]))[1]
+    torch.testing.assert_close(one, model.projections["cxr"](tokens.values.mean(0)), rtol=0, atol=1e-12)
+
+
+def test_a_fixed_order_does_not_ask_for_the_primary_modality(build):
+    assert build(ENTRY, primary="cxr").order == (1, 0, 2)
+    assert build(ENTRY, primary="cxr", order="fixed").order == (0, 1, 2)
+
+
+def test_the_first_stage_trains_each_encoder_alone(build):
+    model = build(ENTRY, pretrain_epochs=2).train()
+    batch, _ = make_batch(ABSENT_ONE)
+    assert [model.begin_epoch(epoch) for epoch in (1, 2, 3)] == [False, False, True]
+    assert model(batch).readouts == ()
+    model.begin_epoch(1)
+    readouts = model(batch).readouts
+    for name, readout in zip(MODALITIES, readouts, strict=True):
+        assert readout.rows.tolist() == [row for row, pattern in enumerate(ABSENT_ONE) if name in pattern.split("+")]
+        model.zero_grad()
+        readout.logits.square().sum().backward(retain_graph=True)
+        touched = {other for other in MODALITIES if model.unimodal_heads[other].weight.grad is not None}
+        embedded = {
+            other for other in MODALITIES if next(model.embeddings.get_submodule(other).parameters()).grad is not None
+        }
+        assert touched == embedded == {name}
+        assert all(parameter.grad is None for parameter in (*model.fusion.parameters(), *model.head.parameters()))
+    assert model.eval()(batch).readouts == ()
