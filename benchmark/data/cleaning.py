@@ -226,11 +226,21 @@ def _judged(rows: pl.LazyFrame, rules: Rules) -> pl.LazyFrame:
         "priority",
         "text",
         "unit",
-        hour=(pl.col("time") - pl.col("intime")).dt.total_microseconds() / HOUR,
+        hour=_hours(pl.col("time") - pl.col("intime")),
         verdict=verdict.cast(pl.UInt8),
         stored=pl.col("storetime").dt.epoch("us"),
         itemid=pl.col("itemid").cast(pl.Int32),
     )
+
+
+def _hours(span: pl.Expr) -> pl.Expr:
+    """Length of a time span, rounded as everywhere else.
+
+    A division by a constant is done by its reciprocal, which can be off in the last digit; an event of the same second
+    as a film would then lie before it. Hence a divisor that is no constant.
+    """
+    length = span.dt.total_microseconds()
+    return length / (length - length + HOUR)
 
 
 def one_per_minute(rows: pl.DataFrame, rules: Rules = Rules()) -> tuple[pl.DataFrame, pl.DataFrame]:

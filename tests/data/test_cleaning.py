@@ -118,6 +118,12 @@ def test_charts_of_a_stay():
     ]
 
 
+def test_hours_are_rounded_like_those_of_films():
+    seconds = list(range(0, 5 * 3600, 7))
+    rows = [raw(second / 3600, HEART, "60", hadm_id=100, stay_id=10) for second in seconds]
+    assert [hour for _, hour, *_ in seen(rows, "chart")] == [second / 3600 for second in seconds]
+
+
 def test_published_events_of_one_stay_may_lie_in_another_of_the_same_patient():
     rows = [
         raw(1, HEART, "60", hadm_id=101, stay_id=11),
