@@ -12,12 +12,15 @@ KINDS = ("models", "tasks", "protocols", "rules")
 def list_command(
     what: Annotated[str | None, typer.Argument(metavar="[models|tasks|protocols|rules]", help="Default: all.")] = None,
     options: Annotated[bool, typer.Option("--options", help="With models: their own options and defaults.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="With models: parameters and operations of a sample.")] = False,
 ) -> None:
     """List models, tasks, protocols or the rules of data preparation.
 
     Examples:
 
         bench list models --options
+
+        bench list models --cost
 
         bench list tasks
 
@@ -30,7 +33,12 @@ def list_command(
 
     if what is not None and what not in KINDS:
         raise UserError(unknown("list", what, KINDS))
-    printers = {"models": lambda: _models(options), "tasks": _tasks, "protocols": _protocols, "rules": _rules}
+    printers = {
+        "models": _costs if cost else lambda: _models(options),
+        "tasks": _tasks,
+        "protocols": _protocols,
+        "rules": _rules,
+    }
     for position, kind in enumerate(KINDS if what is None else (what,)):
         typer.echo("\n" * bool(position) + printers[kind]())
 
@@ -52,6 +60,31 @@ def _models(options: bool) -> str:
         for e in entries
     ]
     return tabulate(rows, headers=["model", "title", "group", "trained on", "paper"])
+
+
+def _costs() -> str:
+    """Size and work of each model at the sizes of the paper."""
+    from tabulate import tabulate
+
+    from benchmark import registry
+    from benchmark.tasks import TASKS
+    from models.contract import Dimensions, Head
+    from models.cost import Inputs, cost
+
+    six = [Head(len(task.classes or ("",)), task.kind, task.primary) for task in TASKS.values() if task.in_table3]
+    whole, series = Inputs(), Inputs(owned=("ehr",))
+    rows = []
+    for entry in registry.models().values():
+        heads = six if entry.multitask else six[:1]
+        measured = None if entry.fits else cost(entry, Dimensions(), heads, [whole, series])
+        numbers = [f"{measured.parameters:,}", *(f"{flops / 1e6:,.1f}" for flops in measured.flops)] if measured else []
+        rows.append([entry.name, entry.title, len(heads), *(numbers or ["-"] * 3)])
+    head = ["model", "title", "tasks", "parameters", "MFLOP, all present", "MFLOP, series only"]
+    return tabulate(rows, headers=head, disable_numparse=True, colalign=("left", "left", *["right"] * 4)) + (
+        f"\n\nForward pass of one sample at the sizes of the paper: {whole.hours} hours, a film of 224 x 224 pixels in "
+        f"patches of 16,\n{whole.note_tokens} note tokens, width 128; a multiply-add is two operations. "
+        "A model that is not trained by gradient has none (-)."
+    )
 
 
 def _tasks() -> str:

@@ -95,6 +95,9 @@ def test_lists(bench):
     ]  # fmt: skip
     assert {"paper", "quick"} <= {line.split()[0] for line in bench("list", "protocols")[1].splitlines()[2:]}
     assert "top_k" in bench("list", "models", "--options")[1]
+    costs = bench("list", "models", "--cost")[1]
+    assert [line.split()[0] for line in costs.split("\n\n")[0].splitlines()[2:]] == list(registry.models())
+    assert "1,538,228" in costs
 
 
 def test_a_dry_run_counts_the_jobs_and_makes_nothing(bench, tmp_path):

@@ -1,0 +1,102 @@
+"""Size and work of a model: trainable parameters, and floating-point operations of a forward pass, measured.
+
+Equal width and depth do not make models equal in size; a table of results is read beside these numbers. Operations are
+counted where torch carries them out, for any module that follows the contract. One multiply-add counts as two; norms,
+activations, softmax and sums count as nothing, and neither does padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import ragged
+from models.contract import (
+    MODALITIES,
+    Batch,
+    Dimensions,
+    Films,
+    Head,
+    Layout,
+    ModelEntry,
+    Packed,
+    count_parameters,
+)
+
+COUPLED_BATCH = 32
+"""Samples of the measured batch for models whose samples couple, where their number counts; for others few suffice."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The samples whose forward pass is measured: hours and note tokens of each, and the modalities that they own."""
+
+    hours: int = 48
+    note_tokens: int = 128
+    owned: tuple[str, ...] = MODALITIES
+
+    def batch(self, dimensions: Dimensions, size: int) -> Batch:
+        """`size` equal samples of zeros, in double precision."""
+        d, rows = dimensions, tuple(range(size))
+
+        def packed(length: int, features: int) -> Packed:
+            return Packed(torch.zeros(size * length, features, dtype=torch.float64), Layout((length,) * size, rows))
+
+        return Batch(
+            ehr=packed(self.hours, d.series_features) if "ehr" in self.owned else None,
+            cxr=Films(torch.zeros(size, d.film, d.film, dtype=torch.float64), rows) if "cxr" in self.owned else None,
+            note=packed(self.note_tokens, d.note_features) if "note" in self.owned else None,
+            present=torch.tensor([[name in self.owned for name in MODALITIES]] * size),
+            task=0,
+            sample=torch.arange(size),
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trainable parameters of a model; FLOPs of one sample's forward pass in eval mode, by the inputs asked for."""
+
+    parameters: int
+    flops: tuple[float, ...]
+
+
+def cost(entry: ModelEntry, dimensions: Dimensions, heads: Sequence[Head], inputs: Sequence[Inputs]) -> Cost:
+    """Builds a model, with values that do not matter, and measures it on each of `inputs`.
+
+    The caller's random state is left as it is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        module = entry.build(dimensions, heads, entry.config())
+    size = COUPLED_BATCH if entry.couples_samples else 2
+    return Cost(count_parameters(module), tuple(forward_flops(module, each.batch(dimensions, size)) for each in inputs))
+
+
+def forward_flops(module: nn.Module, batch: Batch) -> float:
+    """FLOPs of a forward pass in eval mode on the CPU, divided by the samples of the batch.
+
+    Fused kernels hide their products from the counter. Plain ones, which do the same work, are used for attention by
+    request and for recurrent layers in double precision.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), _nothing_padded(), counter:
+        module.double().eval()(batch)
+    return counter.get_total_flops() / batch.size
+
+
+@contextmanager
+def _nothing_padded() -> Iterator[None]:
+    """Sequences of different lengths never share a padded group meanwhile."""
+    usual = ragged.GROUP_OVERHEAD["cpu"]
+    ragged.grouping.cache_clear()
+    ragged.GROUP_OVERHEAD["cpu"] = 0
+    try:
+        yield
+    finally:
+        ragged.GROUP_OVERHEAD["cpu"] = usual
+        ragged.grouping.cache_clear()
