@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,15 @@ def cohort(folder: Path) -> list[Stay]:
             stay.codes.add(row["icd_code"])
     _add_events(stays, folder)
     return [stay for stay in stays if stay.codes]
+
+
+def with_overlaps(folder: Path) -> set[str]:
+    """Patients with ICU stays that overlap."""
+    of_patient = defaultdict(list)
+    for row in rows(folder, "icu/icustays"):
+        of_patient[row["subject_id"]].append((moment(row["intime"]), moment(row["outtime"])))
+    spans = {subject: sorted(own) for subject, own in of_patient.items() if all(end for _, end in own)}
+    return {subject for subject, own in spans.items() if any(later < end for (_, end), (later, _) in pairwise(own))}
 
 
 def _single(folder: Path) -> list[Stay]:

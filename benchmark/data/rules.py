@@ -82,7 +82,7 @@ SWITCHES: tuple[Switch, ...] = (
         "as_coded",
         "joined_with_dictionary",
         as_coded="all, by code and ICD version",
-        joined_with_dictionary="those whose code is in the dictionary, in whatever version; a stay without any is "
+        joined_with_dictionary="those whose code is in d_icd_diagnoses, in whatever version; a stay without any is "
         "taken out of all tasks",
     ),
     _switch(
@@ -91,7 +91,8 @@ SWITCHES: tuple[Switch, ...] = (
         "ccs",
         "gem",
         ccs="AHRQ's single-level CCS for ICD-10-CM, later codes by their longest known prefix",
-        gem="one code for each ICD-9 code: the last target of the forward equivalence mapping",
+        gem="one code for each ICD-9 code: the last target of the forward equivalence mapping; versions are not told "
+        "apart",
     ),
     _switch(
         "hours",
@@ -233,15 +234,16 @@ SWITCHES: tuple[Switch, ...] = (
         "inside_stay",
         "inside_stay",
         inside_stay="taken in the ICU before the end of the input",
-        day_before="or in the 24 hours before ICU admission",
+        day_before="those and films of the 24 hours before ICU admission",
     ),
     _switch(
         "film_choice",
-        "Which of several films of one moment (and, for DIA, of one study)",
+        "Which of several films of one moment or, for DIA, of one study; and whose admission is the study's",
         "smallest_id",
         "last_in_file",
-        smallest_id="the one with the smallest dicom_id",
-        last_in_file="the one that stands last in the metadata table",
+        smallest_id="the one with the smallest dicom_id; its own admission, of several the one that began last",
+        last_in_file="the one that stands last in the metadata table; the admission of any film of the study, of "
+        "several the one that stands last",
     ),
     _switch(
         "film_pixels",
@@ -257,7 +259,7 @@ SWITCHES: tuple[Switch, ...] = (
         "before",
         "at",
         before="events strictly before the film",
-        at="events up to the moment of the film",
+        at="events up to the moment of the film; events before ICU admission alone are enough to have a series",
     ),
     _switch(
         "findings",
@@ -314,10 +316,37 @@ SWITCHES: tuple[Switch, ...] = (
         "Classes of DRG",
         "training",
         "all_partitions",
-        training="the groups of training admissions; others count as errors",
-        all_partitions="the groups of all admissions",
+        training="the groups of training admissions, others count as errors; of several codes of an admission the "
+        "first",
+        all_partitions="the groups of all admissions; of several codes of an admission the last",
     ),
 )
+
+NOT_REPRODUCED = (
+    "The published list of diagnosis codes is not shipped. Its codes are derived from public tables (CCS 2015 and the "
+    "forward equivalence mapping) and agree with it in number, group by group: 767 of ICD-9 and 570 of ICD-10.",
+    "The published code stops at a patient without any row in the event tables; here such a stay has no samples.",
+    "It stops at a text of the coma scale that it does not know, and at a text that is no number where it wants one; "
+    "here the row is dropped and counted.",
+    "It stops where the length of stay is a whole number of hours that rounding made a little smaller, since the time "
+    "left at the last hour is then below zero; here that is class 0 of LOS.",
+    "It stops at a patient all of whose recorded times of death are midnight; here they are times like others.",
+    "It stops at a film whose file is missing or broken; here a missing file is left out before a film is chosen, a "
+    "broken one is chosen last, and both are listed.",
+    "It stops at a film that was taken after an event before ICU admission and before any in the ICU; here its series "
+    "holds imputed values only.",
+    "A stay of length zero with an event in that very second is a sample of PHE and REA there; here it is left out.",
+    "Of a patient's admissions that begin at the same moment, and of stays that overlap, an unstable sort decides "
+    "there which comes first; here the order of the file and the begin of the admission.",
+    "Events of a stay that is left out for lack of a diagnosis or a length count there for another stay of the patient "
+    "that overlaps it; here they do not.",
+    "A film in two overlapping admissions reads the summary of the last that has one; here of the last.",
+    "Admissions with several summaries or several HCFA codes are listed several times there, and the last row is used; "
+    "here there is one sample, of the last row: lists are shorter, and a code that is never used makes no class.",
+    "A second run over the same folder appends all events again; here nothing depends on earlier runs.",
+    "A text `None` of the coma scale is read as in the versions of pandas of the time, which is as a text.",
+)
+"""Where the profile `ref` differs from the published pipeline, mostly because that stops."""
 
 _BY_NAME = {switch.name: switch for switch in SWITCHES}
 

@@ -10,12 +10,15 @@ from raw_files import START, Hospital, hours
 
 from benchmark.data.cohort import build_cohort, read_diagnoses
 from benchmark.data.raw import RawMimic
+from benchmark.data.rules import Rules
 from benchmark.errors import UserError
 
+PUBLISHED = Rules(death="by_timestamps", readmission="published")
 
-def cohort_of(hospital: Hospital, tmp_path: Path):
+
+def cohort_of(hospital: Hospital, tmp_path: Path, rules: Rules = Rules()):
     raw = RawMimic(hospital.write(tmp_path)["mimic_iv"])
-    cohort = build_cohort(raw)
+    cohort = build_cohort(raw, rules)
     return cohort, cohort.stays.set_index("stay_id")
 
 
@@ -77,7 +80,87 @@ def test_death_flags(tmp_path, death, expired, discharge, in_hospital, in_icu):
     assert stays.death_hour[100] == pytest.approx(moment) if in_hospital else pd.isna(stays.death_hour[100])
 
 
+def test_second_stay_rules_an_admission_out_even_if_it_changes_units(tmp_path):
+    hospital = Hospital()
+    hospital.patient(1)
+    hospital.admission(1, 10)
+    hospital.stay(1, 10, 101)
+    hospital.stay(1, 10, 102, start=90, units=("MICU", "SICU"))
+    raw = RawMimic(hospital.write(tmp_path)["mimic_iv"])
+    assert build_cohort(raw).stays.stay_id.tolist() == [101]
+    assert build_cohort(raw, Rules(count_stays="before_transfers")).stays.empty
+
+
+def test_anchor_age_whatever_the_year(tmp_path):
+    hospital = Hospital()
+    for subject, age in ((1, 17), (2, 18), (3, -3)):
+        hospital.patient(subject, age=age, year=START.year - 2)
+        hospital.admission(subject, subject)
+        hospital.stay(subject, subject, subject)
+    _, stays = cohort_of(hospital, tmp_path, Rules(age="anchor"))
+    assert stays.age.to_dict() == {2: 18, 3: 90}
+
+
+@pytest.mark.parametrize(
+    ("death", "expired", "dod_hour", "in_hospital", "in_icu", "hour"),
+    [
+        (None, 0, None, False, False, None),
+        (60, 1, 60, True, True, 59),
+        (73, 1, None, True, True, 72),  # at the moment of ICU discharge
+        (73.5, 1, None, True, False, 72.5),  # half an hour later: no grace
+        (240, 1, None, True, False, 239),  # at the moment of discharge
+        (240.01, 1, None, False, False, 239.01),  # after it: a survivor, but no hour after that is asked for
+        (None, 1, None, False, False, None),  # the flag alone is not looked at
+        (None, 0, 72, False, True, None),  # a day of death within the stay
+        (75, 1, 75, True, True, 74),  # dies on the ward after discharge to it: the day began in the unit
+        (0.5, 1, 0.5, True, False, -0.5),  # before the unit
+        (20, 1, -8, True, True, 19),  # on the day of ICU admission, whose midnight comes before it
+    ],
+)
+def test_published_death_flags(tmp_path, death, expired, dod_hour, in_hospital, in_icu, hour):
+    hospital = Hospital()
+    hospital.patient(1, dod=None if dod_hour is None else START + hours(dod_hour))
+    hospital.admission(1, 10, end=240, death=death, expired=expired)
+    hospital.stay(1, 10, 100, start=1, length=72)
+    _, stays = cohort_of(hospital, tmp_path, PUBLISHED)
+    assert (stays.died_in_hospital[100], stays.died_in_icu[100]) == (in_hospital, in_icu)
+    assert stays.death_hour[100] == pytest.approx(float("nan") if hour is None else hour, nan_ok=True)
+
+
 DAY = 24.0
+
+
+@pytest.mark.parametrize(
+    ("first", "next_start", "dod_day", "expected"),
+    [
+        ({}, None, None, (False, False, False, False)),
+        ({}, 40 * DAY - 0.01, None, (False, True, False, False)),
+        ({}, 40 * DAY, None, (False, False, False, False)),  # 30 days to the second are too many
+        ({}, 10 * DAY, None, (False, True, False, False)),  # no gap at all
+        ({}, 8 * DAY, None, (False, True, False, False)),  # overlapping admissions
+        ({}, None, 10, (False, False, True, False)),  # day of discharge: its midnight lies before the discharge
+        ({}, None, 9, (False, False, True, False)),  # discharged alive a day after the recorded death
+        ({}, None, 40, (False, False, True, False)),  # its midnight is less than 30 days away
+        ({}, None, 41, (False, False, False, False)),
+        ({}, None, 2, (False, False, False, False)),  # midnight within the stay, blank time: neither way
+        ({"expired": 1}, None, None, (False, False, False, False)),  # blank time of death: a survivor
+        ({"death": 200.0}, None, 8, (True, False, False, False)),
+        ({"death": 240.5}, None, 10, (False, False, True, False)),  # after discharge: not in hospital
+        ({"death": 70.0}, None, 2, (False, False, False, True)),
+        ({"death": 74.0}, 20 * DAY, None, (True, True, False, False)),
+        ({"death": 74.0}, 20 * DAY, 3, (False, True, False, True)),  # the day of a ward death began in the unit
+    ],
+)
+def test_published_readmission_truth_table(tmp_path, first, next_start, dod_day, expected):
+    hospital = Hospital()
+    hospital.patient(1, dod=None if dod_day is None else START + hours(24 * dod_day))
+    hospital.admission(1, 10, end=10 * DAY, **first)
+    hospital.stay(1, 10, 100)
+    if next_start is not None:
+        hospital.admission(1, 20, start=next_start, end=next_start + 100)
+        hospital.stay(1, 20, 200, start=next_start + 1)
+    _, stays = cohort_of(hospital, tmp_path, PUBLISHED)
+    assert tuple(stays.loc[100, ["ward_death", "readmitted", "late_death", "dropped"]]) == expected
 
 
 @pytest.mark.parametrize(
@@ -131,6 +214,38 @@ def test_return_without_a_stay_of_the_cohort_is_none(tmp_path):
     hospital.stay(1, 20, 200, start=301, units=("MICU", "SICU"))
     _, stays = cohort_of(hospital, tmp_path)
     assert not stays.readmitted.any()
+
+
+@pytest.mark.parametrize(("start", "readmitted"), [(239.0, False), (240.0, False), (241.0, True), (961.0, False)])
+def test_return_to_the_hospital_without_an_icu_stay(tmp_path, start, readmitted):
+    hospital = Hospital()
+    hospital.patient(1)
+    hospital.admission(1, 10)
+    hospital.stay(1, 10, 100)
+    hospital.admission(1, 20, start=start, end=1000)
+    hospital.admission(1, 5, start=-500, end=-400)
+    hospital.admission(2, 30, start=300, end=400)
+    _, stays = cohort_of(hospital, tmp_path, Rules(readmission="any_admission"))
+    assert stays.readmitted.to_dict() == {100: readmitted}
+
+
+def test_stays_without_a_diagnosis_of_the_dictionary(tmp_path):
+    hospital = Hospital()
+    for subject in (1, 2, 3):
+        hospital.patient(subject)
+        hospital.admission(subject, subject * 10)
+        hospital.stay(subject, subject * 10, subject * 100)
+    hospital.diagnosis(1, 10, "4019", 9)
+    hospital.diagnosis(2, 20, "4019", 10)  # the version is not looked at
+    hospital.diagnosis(3, 30, "I10", 10)
+    hospital.add("hosp/d_icd_diagnoses", icd_code="4019", icd_version=9, long_title="")
+    raw = RawMimic(hospital.write(tmp_path)["mimic_iv"])
+    rules = Rules(diagnoses="joined_with_dictionary")
+    cohort = build_cohort(raw, rules)
+    assert cohort.stays.stay_id.tolist() == [100, 200]
+    assert (cohort.steps[-1].name, cohort.steps[-1].dropped) == ("known diagnosis", 1)
+    assert read_diagnoses(raw, cohort.stays, rules).values.tolist() == [[10, "4019", 9], [20, "4019", 10]]
+    assert len(build_cohort(raw).stays) == 3
 
 
 def test_diagnoses_are_stripped_and_single(tmp_path):

@@ -6,7 +6,15 @@ from collections import Counter
 
 import pytest
 
-from benchmark.data.phenotypes import PHENOTYPES, icd9_categories, icd10_categories, phenotypes_of
+from benchmark.data.phenotypes import (
+    PHENOTYPES,
+    gem_codes,
+    gem_groups,
+    icd9_categories,
+    icd10_categories,
+    phenotypes_of,
+)
+from benchmark.data.rules import Rules
 from benchmark.errors import UserError
 
 CODES = {  # CCS category: number of ICD-9 codes (CCS 2015), of ICD-10-CM codes (CCS for ICD-10-CM 2019.1)
@@ -22,6 +30,24 @@ def test_number_of_codes_in_each_group():
     assert {p.ccs: (nine[p.ccs], ten[p.ccs]) for p in PHENOTYPES} == CODES
     assert sum(count for count, _ in CODES.values()) == 767
     assert (len(icd9_categories()), len(nine)) == (15_072, 283)
+
+
+def test_published_number_of_codes_in_each_group():
+    published = [6, 20, 6, 12, 15, 11, 119, 22, 15, 16, 35, 10, 5, 2, 13, 25, 11, 21, 56, 49, 15, 47, 11, 24, 4]
+    ten = Counter(category for _, category in gem_codes())
+    assert [ten[phenotype.ccs] for phenotype in PHENOTYPES] == published
+    assert (sum(published), len(gem_groups())) == (570, 767 + 570)
+    assert all(len(categories) == 1 for categories in gem_groups().values())
+
+
+@pytest.mark.parametrize(
+    ("code", "groups"),
+    [("4019", [98]), ("I10", [98]), ("J99", [133]), ("R6521", [249]), ("K228", [153]), ("K56699", [153]),
+     ("I21A9", [100]), ("E1122", []), ("J9601", []), ("I639", []), ("I4811", []), ("i10", []), ("I10.", [])],
+)  # fmt: skip
+@pytest.mark.parametrize("version", [9, 10])
+def test_published_groups_of_single_codes(code, version, groups):
+    assert [PHENOTYPES[index].ccs for index in phenotypes_of(code, version, Rules(icd10="gem"))] == groups
 
 
 def test_names_are_in_alphabetical_order():

@@ -14,6 +14,7 @@ import pytest
 from raw_files import START, Hospital, hours
 
 from benchmark.data.cohort import build_cohort, read_diagnoses
+from benchmark.data.events import extract_events
 from benchmark.data.labels import draft_dia, draft_stay_tasks
 from benchmark.data.links import read_films, read_findings
 from benchmark.data.raw import RawMimic
@@ -140,6 +141,22 @@ def compare(drafts: dict[str, pd.DataFrame], stays: list[published.Stay]) -> Non
     assert groups == published.phenotypes(stays, published.groups())
 
 
+def check_first_events(folder: Path, stays: list[published.Stay], out: Path) -> None:
+    """First events as the pipeline finds them, but for stays that overlap one that is left out."""
+    cohort = build_cohort(RawMimic(folder), REF)
+    events = extract_events(RawMimic(folder), cohort.stays, out, REF)
+    rare = {}
+    for found, expected in (
+        (events.first_hours(), {s.stay: [hour for hour in s.events if hour >= 0] for s in stays}),
+        (events.early_hours(), {s.stay: [hour for hour in s.events if hour < 0] for s in stays}),
+    ):
+        known = {stay: min(own) for stay, own in expected.items() if own}
+        rare |= {stay: known[stay] for stay in known.keys() - dict(found).keys()}
+        assert dict(found) == pytest.approx({stay: known[stay] for stay in dict(found)})
+    lone = {s.subject for s in stays} - published.with_overlaps(folder)
+    assert not [s for s in stays if s.stay in rare and s.subject in lone]
+
+
 def check_partitions(folder: Path) -> None:
     split, names = read_split(RawMimic(folder), REF), ("train", "val", "test")
     for subject, part in published.partitions(folder).items():
@@ -152,6 +169,10 @@ def test_planted_cases_have_the_published_labels(planted):
         assert set(planted.drafts[task].y0) == {0.0, 1.0}
     assert {stay.readmission for stay in planted.stays} == {0, 1, 2}
     check_partitions(planted.paths["mimic_iv"])
+
+
+def test_planted_cases_have_the_published_first_events(planted, tmp_path):
+    check_first_events(planted.paths["mimic_iv"], planted.stays, tmp_path)
 
 
 def test_planted_cases_have_the_published_films(planted):
@@ -189,9 +210,10 @@ def test_comparison_notices_a_rule_of_the_other_profile(planted, switch):
 
 
 @pytest.mark.skipif(not DEMO.is_dir(), reason=f"no MIMIC-IV demo in {DEMO}; set MIMIC_IV_DEMO")
-def test_demo_has_the_published_labels():
+def test_demo_has_the_published_labels(tmp_path):
     stays = published.cohort(DEMO)
     drafts = drafts_of(RawMimic(DEMO), stays)
     compare(drafts, stays)
     assert len(drafts["phe"]) > 100
     check_partitions(DEMO)
+    check_first_events(DEMO, stays, tmp_path)

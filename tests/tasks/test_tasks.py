@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmark.data.rules import Rules
 from benchmark.tasks import TASKS, dec, dia, drg, ihm, los, phe, rea
-from benchmark.tasks.draw import draw_hour, first_hour, last_hour
+from benchmark.tasks.draw import draw_hour, first_hour, last_hour, shuffled_hours
 
 NAN = float("nan")
 SURVIVES = {"died_in_hospital": False, "death_hour": NAN}
@@ -49,6 +50,29 @@ def test_drawn_hours_lie_after_the_first_event_and_within_the_stay(stay, length,
     hour = draw_hour(task, stay, int(first_hour(event)), int(last_hour(length)))
     candidates = [t for t in range(5, math.floor(length + 1e-6) + 1) if t > event]
     assert (hour in candidates) if candidates else (hour is None)
+
+
+@settings(deadline=None, max_examples=40)
+@given(spans=st.lists(st.tuples(st.integers(1, 12), st.integers(5, 9), st.integers(-4, 30)), max_size=12))
+def test_shuffled_hours_are_those_of_a_shuffled_table(spans):
+    stays = pd.DataFrame(spans, columns=["subject_id", "first_hour", "length"], dtype="int64")
+    stays = stays.assign(stay_id=[(7 * i) % 13 for i in range(len(stays))], last_hour=stays.first_hour + stays.length)
+    listed = sorted(
+        (str(row.subject_id), row.stay_id, hour)
+        for row in stays.itertuples()
+        for hour in range(row.first_hour, row.last_hour + 1)
+    )
+    table = pd.DataFrame(listed, columns=["subject", "stay", "hour"]).sample(frac=1, random_state=42)
+    expected = table.drop_duplicates("stay").set_index("stay").hour.to_dict()
+    drawn = dict(zip(stays.stay_id, shuffled_hours(stays), strict=True))
+    assert {stay: hour for stay, hour in drawn.items() if not np.isnan(hour)} == expected
+
+
+def test_death_after_discharge_ends_the_hours_but_is_no_death_in_hospital():
+    stays = pd.DataFrame({"stay_id": [1], "los_hours": [50.0], "first_event": [0.0], "death_hour": [5.5]})
+    table = dec.samples(stays.assign(died_in_hospital=False))
+    assert table[["hour", "y0", "first_hour", "last_hour", "los_hours"]].values.tolist() == [[5.0, 0.0, 5, 5, 50.0]]
+    assert table.death_hour.isna().all()
 
 
 def test_draws_are_even_and_independent_between_tasks():
@@ -94,6 +118,33 @@ def test_readmission_drops_deaths_in_the_unit():
 def test_uncertain_and_unmentioned_findings_are_masked(value, label):
     findings = pd.DataFrame([dict.fromkeys(TASKS["dia"].classes, 1.0) | {"study_id": 1, "Pneumonia": value}])
     assert dia.samples(findings).y11.tolist() == pytest.approx([label], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "policy", "label"),
+    [
+        ({"Edema": 1.0}, "zeros", 0.0),
+        ({"Edema": -1.0}, "zeros", 0.0),  # an uncertain label is a label
+        ({"Edema": 1.0, "Pneumonia": -1.0}, "zeros", NAN),
+        ({}, "zeros", None),
+        ({}, "mask", None),
+        ({"Edema": -1.0}, "mask", None),
+        ({"Edema": 1.0}, "mask", NAN),
+    ],
+)
+def test_policies_for_unmentioned_findings(given, policy, label):
+    findings = pd.DataFrame([dict.fromkeys(TASKS["dia"].classes, NAN) | {"study_id": 1} | given])
+    table = dia.samples(findings, Rules(findings=policy))
+    assert table.y11.tolist() == ([] if label is None else [pytest.approx(label, nan_ok=True)])
+    kept = dia.samples(findings, Rules(findings=policy, unlabelled="keep"))
+    assert kept.y11.tolist() == [pytest.approx(NAN if label is None else label, nan_ok=True)]
+
+
+def test_billing_classes_and_codes_of_all_partitions():
+    rules = Rules(drg_classes="all_partitions")
+    assert drg.classes(["871", "064"], [True, False], rules) == ("064", "871")
+    rows = pd.DataFrame({"hadm_id": [1, 1], "drg_type": "HCFA", "drg_code": ["39", "871"]})
+    assert [drg.codes(rows, chosen)[0].code.tolist() for chosen in (Rules(), rules)] == [["039"], ["871"]]
 
 
 def test_billing_classes_come_from_training_alone():
