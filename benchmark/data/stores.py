@@ -150,6 +150,10 @@ class RaggedWriter:
         shift = self.offsets[rows] - (np.cumsum(lengths) - lengths)
         self.values[np.arange(len(values)) + np.repeat(shift, lengths)] = values
 
+    def read(self, row: int) -> np.ndarray:
+        """Sequence `row` as it is now."""
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
     def close(self) -> None:
         """Flushes to disk."""
         if isinstance(self.values, np.memmap):

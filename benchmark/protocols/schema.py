@@ -104,6 +104,8 @@ class Protocol(Section):
 
     Attributes:
         seeds: one training run a seed. note_encoder: name, local folder or hub id of the frozen text encoder.
+        note_special_tokens: whether notes are encoded with the two tokens ([CLS], [SEP]) that the encoder knows from
+            its training; the released code of FlexCare leaves them out.
         models: options of single models that differ from their defaults, by model name.
         training_of: training settings of single models that differ from `training`, by model name.
     """
@@ -114,6 +116,7 @@ class Protocol(Section):
     training: TrainingSettings
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     note_encoder: Annotated[str, Field(min_length=1)]
+    note_special_tokens: bool = True
     cohort: CohortSettings
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
     training_of: dict[str, ModelTraining] = Field(default_factory=dict)

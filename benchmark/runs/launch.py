@@ -75,8 +75,10 @@ def find_encoder(config: RunConfig) -> Encoder:
     """The protocol's note encoder; a `UserError` within seconds if it is not to be had."""
     from benchmark.data.note_encoder import encoder_key, resolve
 
-    source = resolve(config.protocol.note_encoder)
-    return Encoder(encoder_key(source, config.protocol.dimensions.note_tokens), source.name, source.width)
+    protocol = config.protocol
+    source = resolve(protocol.note_encoder)
+    key = encoder_key(source, protocol.dimensions.note_tokens, protocol.note_special_tokens)
+    return Encoder(key, source.name, source.width)
 
 
 def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | None = None) -> Summary:
@@ -135,11 +137,12 @@ def _require_tasks(config: RunConfig, data: DataInfo) -> None:
 
 def _embed(config: RunConfig, data: DataInfo, progress: Progress | None) -> None:
     """Makes the embeddings of all texts that the tasks read."""
-    from benchmark.data.note_encoder import ensure_embeddings
+    from benchmark.data.note_cache import ensure_embeddings
 
     tasks = set(config.tasks)
     if any(registry.get(name).pretrained_on for name in config.models):
         tasks.update(first_tasks(data))
     sections = {TASKS[task].note_section for task in tasks}
-    tokens = config.protocol.dimensions.note_tokens
-    ensure_embeddings(data.path, config.protocol.note_encoder, sections, tokens, device_of(config), progress)
+    protocol, tokens = config.protocol, config.protocol.dimensions.note_tokens
+    device, special = device_of(config), protocol.note_special_tokens
+    ensure_embeddings(data.path, protocol.note_encoder, sections, tokens, device, progress, special)

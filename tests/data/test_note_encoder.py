@@ -1,60 +1,24 @@
-"""The frozen note encoder, run on a tiny random BERT checkpoint through the real loading path."""
+"""The frozen note encoder: where it comes from, its tokens, its embeddings."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import socket
 import time
 
 import numpy as np
-import pandas as pd
 import pytest
+from tiny_encoder import WORDS, make_checkpoint
 
-from benchmark.data import encoder_source, note_encoder
-from benchmark.data.note_encoder import BUILTIN, ensure_embeddings, resolve
-from benchmark.data.stores import RaggedStore, RaggedWriter
+from benchmark.data import encoder_source
+from benchmark.data.note_encoder import BUILTIN, encode, encoder_key, load_model, resolve, tokenise
 from benchmark.errors import UserError
-
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "pain",
-    "chest",
-    "COPD",
-    "Gout",
-    "history",
-    "of",
-    "##s",
-    ",",
-    ".",
-]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A checkpoint with weights, configuration and nothing but a cased word list, as BioBERT has it."""
-    import torch
-    from transformers import BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("encoder") / "tiny-bert"
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-        initializer_range=0.5,
-    )
-    BertModel(config).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    return folder
+    return make_checkpoint(tmp_path_factory.mktemp("encoder") / "tiny-bert")
 
 
 @pytest.fixture
@@ -62,141 +26,64 @@ def checkpoint(made, tmp_path):
     return shutil.copytree(made, tmp_path / "tiny-bert")
 
 
-TEXTS = [
-    ("pmh", "COPD, Gout"),
-    ("pmh", "history of chest pains"),
-    ("bhc", "chest pain . " * 20),
-    ("pmh", "COPD, Gout"),
-    ("bhc", "COPD, Gout"),
-    ("pmh", "pain"),
-]
+TEXTS = ["COPD, Gout", "chest pain . " * 20, "history of chest pains", "", "chest pain . chest"]
 
 
-def data_dir(root, rows=TEXTS):
-    (root / "notes").mkdir(parents=True)
-    frame = pd.DataFrame(rows, columns=["section", "text"])
-    frame.insert(0, "note", np.arange(len(rows)))
-    frame["digest"] = [hashlib.sha256(text.encode()).hexdigest() for text in frame["text"]]
-    frame.to_parquet(root / "notes" / "texts.parquet")
-    return root
+def words(*numbers: int) -> list[str]:
+    return [WORDS[number] for number in numbers]
 
 
-def run(root, checkpoint, sections=("pmh", "bhc"), max_tokens=12, **options) -> RaggedStore:
-    info = ensure_embeddings(root, str(checkpoint), set(sections), max_tokens, "cpu", **options)
-    assert (info.name, info.width) == ("tiny-bert", 8)
-    return RaggedStore.open(root / "notes" / "embeddings" / info.key)
+def test_tokens_with_and_without_special_ones(made) -> None:
+    source = resolve(str(made))
+    tokens = tokenise(source, TEXTS, 6)
+    assert [words(*ids) for ids in tokens.ids[:2]] == [
+        ["[CLS]", "COPD", ",", "Gout", "[SEP]"],
+        ["[CLS]", "chest", "pain", ".", "chest", "[SEP]"],
+    ]
+    assert [len(ids) for ids in tokens.ids] == [5, 6, 6, 2, 6]
+    assert tokens.cut.tolist() == [False, True, True, False, False]
+    plain = tokenise(source, TEXTS, 6, special_tokens=False)
+    assert [words(*ids) for ids in plain.ids] == [
+        ["COPD", ",", "Gout"],
+        ["chest", "pain", ".", "chest", "pain", "."],
+        ["history", "of", "chest", "pain", "##s"],
+        [],
+        ["chest", "pain", ".", "chest"],
+    ]
+    assert plain.cut.tolist() == [False, True, False, False, False]
 
 
-def alone(checkpoint, text: str, max_tokens: int) -> np.ndarray:
-    """Embeddings of one text, by hand."""
+def test_every_token_is_encoded_as_if_the_text_were_alone(made) -> None:
     import torch
     from transformers import BertModel
 
-    words = [word for token in text.replace(",", " ,").split() for word in token.replace("pains", "pain ##s").split()]
-    ids = [2, *[WORDS.index(word) for word in words][: max_tokens - 2], 3]
-    model = BertModel.from_pretrained(checkpoint, add_pooling_layer=False).eval()
-    with torch.no_grad():
-        return model(torch.tensor([ids])).last_hidden_state[0].numpy()
+    source = resolve(str(made))
+    ids = [ids for ids in tokenise(source, TEXTS, 12, special_tokens=False).ids if len(ids)]
+    parts = np.split(encode(ids, load_model(source, "cpu"), "cpu"), np.cumsum([len(own) for own in ids])[:-1])
+    model = BertModel.from_pretrained(made, add_pooling_layer=False).eval()
+    for own, part in zip(ids, parts, strict=True):
+        with torch.no_grad():
+            alone = model(torch.tensor([own.tolist()])).last_hidden_state[0].numpy()
+        assert part.dtype == np.float16
+        np.testing.assert_allclose(part, alone, atol=4e-3)
 
 
-def test_every_token_is_encoded_as_if_the_text_were_alone(checkpoint, tmp_path):
-    store = run(data_dir(tmp_path / "data"), checkpoint)
-    assert store.lengths.tolist() == [5, 7, 12, 5, 5, 3] and store.values.dtype == np.float16
-    for row, (_, text) in enumerate(TEXTS):
-        np.testing.assert_allclose(store[row], alone(checkpoint, text, 12), atol=4e-3)
-
-
-def test_batches_do_not_change_embeddings(checkpoint, tmp_path, monkeypatch):
-    together = run(data_dir(tmp_path / "a"), checkpoint)
-    monkeypatch.setattr(note_encoder, "_BATCH_TOKENS", {"cpu": 1})
-    apart = run(data_dir(tmp_path / "b"), checkpoint)
-    np.testing.assert_allclose(together.values, apart.values, atol=4e-3)
-
-
-def test_equal_texts_are_encoded_once_and_sections_added_later(checkpoint, tmp_path, monkeypatch):
-    encoded = []
-    original = note_encoder._encode
-    monkeypatch.setattr(note_encoder, "_encode", lambda ids, *rest: encoded.append(len(ids)) or original(ids, *rest))
-    root = data_dir(tmp_path / "data")
-    first = run(root, checkpoint, ["pmh"])
-    assert first.lengths.tolist() == [5, 7, 0, 5, 0, 3] and sum(encoded) == 3
-    second = run(root, checkpoint, ["bhc"])
-    assert second.lengths.tolist() == [5, 7, 12, 5, 5, 3] and sum(encoded) == 4
-    np.testing.assert_array_equal(first[1], second[1])
-    np.testing.assert_array_equal(second[0], second[4])
-    run(root, checkpoint, ["pmh", "bhc"])
-    assert sum(encoded) == 4
-    (folder,) = (root / "notes" / "embeddings").iterdir()
-    assert json.loads((folder / "encoder.json").read_text())["sections"] == ["bhc", "pmh"]
-
-
-def test_an_interrupted_run_goes_on_where_it_stopped(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(note_encoder, "_CHUNK_TOKENS", 8)  # one text a chunk
-    encoded = []
-    original = note_encoder._encode
-
-    def encode(ids, *rest):
-        if len(encoded) == 2:
-            encoded.append(0)
-            raise KeyboardInterrupt
-        encoded.append(len(ids))
-        return original(ids, *rest)
-
-    monkeypatch.setattr(note_encoder, "_encode", encode)
-    root = data_dir(tmp_path / "data")
-    with pytest.raises(KeyboardInterrupt):
-        run(root, checkpoint)
-    assert not [path for path in (root / "notes" / "embeddings").iterdir() if not path.name.startswith(".")]
-    calls = []
-    resumed = run(root, checkpoint, progress=lambda *call: calls.append(call))
-    assert encoded == [1, 1, 0, 1, 1] and calls[-1] == ("note embeddings", 4, 4)
-    assert len(list((root / "notes" / "embeddings").iterdir())) == 1  # chunks are gone
-    np.testing.assert_array_equal(resumed.values, run(data_dir(tmp_path / "fresh"), checkpoint).values)
-
-
-def test_a_run_killed_while_it_writes_leaves_no_half_chunk(checkpoint, tmp_path, monkeypatch):
-    """A chunk counts as done only after its values are on disk."""
-    monkeypatch.setattr(note_encoder, "_CHUNK_TOKENS", 8)
-    root, close, calls = data_dir(tmp_path / "data"), RaggedWriter.close, []
-
-    def stop(writer):
-        calls.append(writer)
-        if len(calls) == 4:  # the empty store and two chunks are through
-            raise KeyboardInterrupt
-        close(writer)
-
-    monkeypatch.setattr(RaggedWriter, "close", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(root, checkpoint)
-    (partial,) = (root / "notes" / "embeddings").iterdir()
-    assert len(list((partial / "done").iterdir())) == 2
-    np.testing.assert_array_equal(run(root, checkpoint).values, run(data_dir(tmp_path / "b"), checkpoint).values)
-    (final,) = (root / "notes" / "embeddings").iterdir()
-    assert sorted(path.name for path in final.iterdir()) == ["encoder.json", "offsets.npy", "values.npy"]
-
-
-def test_a_full_disk_is_found_before_the_work(checkpoint, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(note_encoder.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(note_encoder, "_load_model", lambda *_: pytest.fail("work has begun"))
-    with pytest.raises(UserError, match=r"need 0\.0 GB more in .*; 0\.0 GB are free"):
-        run(data_dir(tmp_path / "data"), checkpoint)
-
-
-def test_key_follows_weights_tokens_and_nothing_else(checkpoint, tmp_path):
-    def key(folder, max_tokens=12):
-        return note_encoder.encoder_key(resolve(str(folder)), max_tokens)
+def test_key_follows_weights_and_tokens_and_nothing_else(checkpoint, tmp_path) -> None:
+    def key(folder, *settings):
+        return encoder_key(resolve(str(folder)), *settings)
 
     moved = shutil.copytree(checkpoint, tmp_path / "elsewhere")
-    assert key(moved) == key(checkpoint) != key(checkpoint, 13)
+    assert key(moved, 12) == key(checkpoint, 12, True)
+    assert len({key(checkpoint, 12), key(checkpoint, 13), key(checkpoint, 12, False)}) == 3
     (moved / "vocab.txt").write_text("\n".join([*WORDS[:-1], "!"]) + "\n")
-    assert key(moved) != key(checkpoint)
+    assert key(moved, 12) != key(checkpoint, 12)
 
 
-def test_a_vocabulary_that_does_not_fit_is_refused(checkpoint, tmp_path):
+def test_a_vocabulary_that_does_not_fit_is_refused(checkpoint) -> None:
     (checkpoint / "vocab.txt").write_text("\n".join([*WORDS[:5], *(f"unused{i}" for i in range(9))]) + "\n")
-    with pytest.raises(UserError, match="unknown to its vocabulary"):
-        run(data_dir(tmp_path / "data"), checkpoint)
+    for special_tokens in (True, False):
+        with pytest.raises(UserError, match=r"\d+ of \d+ tokens are unknown to its vocabulary"):
+            tokenise(resolve(str(checkpoint)), TEXTS, 12, special_tokens)
 
 
 def test_incomplete_folders_are_named(checkpoint, tmp_path):
@@ -218,16 +105,11 @@ def test_other_architectures_and_missing_parameters_are_refused(checkpoint, tmp_
     del weights["embeddings.word_embeddings.weight"]
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="not in the weights"):
-        run(data_dir(tmp_path / "data"), checkpoint)
+        load_model(resolve(str(checkpoint)), "cpu")
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
     with pytest.raises(UserError, match="'gpt2'; allowed is bert"):
         resolve(str(checkpoint))
-
-
-def test_token_limit_is_checked(checkpoint, tmp_path):
-    with pytest.raises(UserError, match="max_tokens 33; tiny-bert allows 3 to 32"):
-        run(data_dir(tmp_path / "data"), checkpoint, max_tokens=33)
 
 
 @pytest.fixture
