@@ -82,13 +82,31 @@ def item_frame(items: Iterable[Item]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema | dict.fromkeys(limits, pl.Float64()))
 
 
+def wanted_chart(
+    chart: pl.LazyFrame, stays: pl.LazyFrame | pl.DataFrame, items: pl.DataFrame, rules: Rules = Rules()
+) -> pl.LazyFrame:
+    """Chart rows of the items that name a stay, with the stay as column `own`.
+
+    Rows of other stays than the given ones are among them. With `events=published` a row without the number of a stay
+    names that of its admission.
+
+    Args:
+        chart: `CHART_COLUMNS`. stays: `STAY_COLUMNS`. items: `item_frame` of the chart items.
+    """
+    rows = chart.filter(pl.col("itemid").is_in(items["itemid"].to_list()))
+    if rules.events == "inside_stay":
+        return rows.with_columns(own=pl.col("stay_id"))
+    rows = rows.join(_owners(stays.lazy()), on=["subject_id", "hadm_id"], how="left")
+    return rows.with_columns(own=pl.coalesce("stay_id", "owner")).drop("owner")
+
+
 def chart_rows(
     chart: pl.LazyFrame, stays: pl.LazyFrame | pl.DataFrame, items: pl.DataFrame, rules: Rules = Rules()
 ) -> pl.LazyFrame:
     """Judged rows of the chart events that belong to the stays.
 
     Args:
-        chart: `CHART_COLUMNS`. stays: `STAY_COLUMNS`.
+        chart: `CHART_COLUMNS`. stays: `STAY_COLUMNS` of at least all stays of the patients whose rows are wanted.
         items: `item_frame` of the chart items of `channels.items(rules)`.
 
     Returns:
@@ -111,11 +129,11 @@ def chart_rows(
         )
     else:
         rows = rows.join(stays.select("stay_id", "intime", "outtime"), on="stay_id").with_columns(
-            inside=_within(), early=pl.lit(False), own=pl.col("stay_id")
+            inside=_within(), early=pl.lit(False), belongs=pl.lit(True), own=pl.col("stay_id")
         )
     rows = rows.join(items.lazy(), on="itemid").with_columns(arterial=pl.lit(None, dtype=pl.Boolean))
     if rules.body_size == "day_before":
-        own = pl.col("stay_id") == pl.col("own")
+        own = pl.col("belongs") & (pl.col("stay_id") == pl.col("own"))
         before = pl.col("intime") - pl.col("time")
         recent = (before > pl.duration()) & (before <= pl.duration(hours=LOOK_BACK))
         taken = (own & recent & pl.col("channel").is_in(BODY_SIZE)).fill_null(False)

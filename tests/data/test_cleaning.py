@@ -139,6 +139,21 @@ def test_published_events_of_one_stay_may_lie_in_another_of_the_same_patient():
     ]
 
 
+def test_rows_that_name_a_stay():
+    rows = [
+        raw(1, HEART, "60", hadm_id=100, stay_id=10),
+        raw(2, HEART, "61", hadm_id=101),
+        raw(3, HEART, "62", hadm_id=999),
+        raw(4, 999, "63", hadm_id=100, stay_id=10),
+    ]
+    for rules, expected in ((FIX, {1: 10, 2: None, 3: None}), (PUBLISHED, {1: 10, 2: 11, 3: None})):
+        read = cleaning.item_frame(item for item in items(rules) if "chart" in item.table)
+        found = cleaning.wanted_chart(frame(rows, "chart"), STAYS, read, rules).collect()
+        hours = ((time - START) / timedelta(hours=1) for time in found["charttime"])
+        assert dict(zip(hours, found["own"], strict=True)) == expected
+        assert found.drop("own").columns == list(cleaning.CHART_COLUMNS)
+
+
 def test_rows_without_a_time_are_counted():
     rows = [raw(None, HEART, "60", hadm_id=100, stay_id=10)]
     assert [verdict for *_, verdict in seen(rows, "chart")] == [NO_TIME]
