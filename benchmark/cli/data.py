@@ -1,4 +1,4 @@
-"""`bench data`: looks at prepared data sets."""
+"""`bench data`: looks at prepared data sets, and measures how they are made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-data_app = typer.Typer(help="Look at prepared data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at prepared data sets; measure how fast they are made.", no_args_is_help=True)
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `bench prepare` wrote.")]
 
@@ -47,3 +47,31 @@ def report_command(data: Data) -> None:
         console.print(Markdown(report))
     else:
         typer.echo(report)
+
+
+@data_app.command("scale")
+def scale_command(
+    rows: Annotated[list[int], typer.Option(help="Rows of the chart table; may be given several times.", min=1)],
+    folder: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Where the made tables lie meanwhile.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Make .csv, not .csv.gz.")] = False,
+) -> None:
+    """Measure how long raw tables of a size take to the finished series, and how much memory.
+
+    Tables in MIMIC-IV's layout are made, read by a process of its own, and deleted. A hundred million rows need about
+    6 GB of disk.
+
+    Examples:
+
+        bench data scale --rows 1000000
+
+        bench data scale --rows 1000000 --rows 10000000 --rows 100000000 --folder /scratch
+    """
+    from benchmark.throughput.scale import markdown, measure_scale
+
+    measured = []
+    for one in measure_scale(rows, folder, compress=not plain):
+        typer.echo(f"{sum(one.rows.values()):,} rows in {one.total:.1f} s, {one.peak:,.0f} MiB", err=True)
+        measured.append(one)
+    typer.echo(markdown(measured))

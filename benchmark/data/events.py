@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,11 +166,11 @@ def _spill_chart(
 ) -> None:
     """Put the chart rows of the stays' numbers aside."""
     rows = raw.scan(CHART, cleaning.CHART_COLUMNS)
-    places = stays.select("stay_id", "subject_id").join(buckets, on="subject_id").select("stay_id", "bucket")
-    wanted = rows.filter(pl.col("itemid").is_in(_items_of(CHART, rules)["itemid"].to_list()))
+    places = stays.select("stay_id", "subject_id").join(buckets, on="subject_id").select("bucket", own="stay_id")
+    wanted = cleaning.wanted_chart(rows, stays, _items_of(CHART, rules), rules)
     notify("chart events", 0, 1)
     with _Spill(spill, "chart") as put:
-        for batch in batches(wanted.join(places.lazy(), on="stay_id"), CHART, BATCH_ROWS):
+        for batch in batches(wanted.join(places.lazy(), on="own").drop("own"), CHART, BATCH_ROWS):
             put(batch)
     notify("chart events", 1, 1)
 
@@ -216,24 +217,12 @@ class _Spill:
         self.part += 1
 
 
-def _read_spilled(spill: Path, bucket: int, name: str) -> pl.LazyFrame | None:
-    files = sorted(spill.glob(f"{bucket:05d}-{name}-*.arrow"))
-    return pl.scan_ipc(files) if files else None
-
-
 def _judge(stays: pl.DataFrame, buckets: pl.DataFrame, folder: Path, rules: Rules, notify: Progress) -> dict[str, Any]:
     """Turn the rows of each bucket into its events; returns the counts."""
-    chart_items, lab_items = _items_of(CHART, rules), _items_of(LABS, rules)
     count = int(buckets["bucket"].max() or 0) + 1
     tally, first_hours, events, totals = Tally(), [], 0, 0
-    for bucket in range(count):
+    for bucket, judged in enumerate(_judged(stays, buckets, folder / "spill", rules, count)):
         notify("events", bucket, count)
-        own = stays.join(buckets.filter(pl.col("bucket") == bucket), on="subject_id", how="semi")
-        judged = []
-        if (chart := _read_spilled(folder / "spill", bucket, "chart")) is not None:
-            judged.append(cleaning.chart_rows(chart, own, chart_items, rules).collect())
-        if (labs := _read_spilled(folder / "spill", bucket, "labs")) is not None:
-            judged.append(cleaning.lab_rows(labs, own, lab_items, rules).collect())
         frame, derived = _events_of(judged, tally, rules)
         frame.write_parquet(_bucket_file(folder, bucket), compression="lz4", statistics=False)
         first_hours.append(frame.group_by("stay_id").agg(pl.col("hour").min()).sort("stay_id"))
@@ -245,12 +234,40 @@ def _judge(stays: pl.DataFrame, buckets: pl.DataFrame, folder: Path, rules: Rule
     return {"events": events, "derived_coma_totals": totals, **tally.report(items(rules))}
 
 
+def _judged(
+    stays: pl.DataFrame, buckets: pl.DataFrame, spill: Path, rules: Rules, count: int
+) -> Iterator[list[pl.DataFrame]]:
+    """Judged rows of one bucket after another; the next is read while the caller works on one."""
+    chart_items, lab_items = _items_of(CHART, rules), _items_of(LABS, rules)
+
+    def judge(bucket: int) -> list[pl.DataFrame]:
+        own = stays.join(buckets.filter(pl.col("bucket") == bucket), on="subject_id", how="semi")
+        found = []
+        if (chart := _spilled(spill, bucket, "chart")) is not None:
+            found.append(cleaning.chart_rows(chart, own, chart_items, rules).collect())
+        if (labs := _spilled(spill, bucket, "labs")) is not None:
+            found.append(cleaning.lab_rows(labs, own, lab_items, rules).collect())
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(judge, 0)
+        for bucket in range(count):
+            found = following.result()
+            if bucket + 1 < count:
+                following = pool.submit(judge, bucket + 1)
+            yield found
+
+
+def _spilled(spill: Path, bucket: int, name: str) -> pl.LazyFrame | None:
+    files = sorted(spill.glob(f"{bucket:05d}-{name}-*.arrow"))
+    return pl.scan_ipc(files) if files else None
+
+
 def _events_of(judged: list[pl.DataFrame], tally: Tally, rules: Rules) -> tuple[pl.DataFrame, int]:
     """Events of one bucket from its judged rows, and how many of them are derived."""
     if not judged:
         return _NO_EVENTS, 0
     rows = pl.concat(judged)
-    judged.clear()
     tally.add(rows)
     kept, repeated = cleaning.one_per_minute(rows.filter(pl.col("verdict") == CODE[KEPT]), rules)
     tally.add_repeated(repeated)

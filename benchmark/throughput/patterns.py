@@ -142,6 +142,7 @@ def _pattern(
     itemid = np.array([*own, *tail])
     values = [_values(int(item), rng) for item in itemid]
     low = rng.integers(1, 60, len(itemid))
+    units = {item.itemid: item.units[0] if item.units else "" for item in items()}
     return Pattern(
         minute=np.array([minute for minute, _ in slots]),
         choices=choices,
@@ -150,7 +151,7 @@ def _pattern(
         tail=np.cumsum(frequency) / frequency.sum(),
         text=_pool(text for texts, _ in values for text in texts),
         number=_pool(number for _, numbers in values for number in numbers),
-        unit=_pool(_UNITS[item % len(_UNITS)] for item in itemid.tolist()),
+        unit=_pool(units.get(item, _UNITS[item % len(_UNITS)]) for item in itemid.tolist()),
         low=_pool(f"{number}" if number % 5 else "" for number in low.tolist()),
         high=_pool(f"{number * 3}" if number % 5 else "" for number in low.tolist()),
         comment=_pool(_COMMENTS),
