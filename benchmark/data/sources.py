@@ -18,7 +18,7 @@ from benchmark.data.note_source import with_previous_notes
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.rules import Rules
 from benchmark.data.split import Split, read_split
-from benchmark.data.summaries import Summaries, list_summaries, one_per_admission, read_summaries
+from benchmark.data.summaries import Summaries, list_summaries, one_with_history, read_summaries
 from benchmark.tasks import drg
 
 
@@ -103,7 +103,7 @@ def _drafts(sources: Sources, progress: Progress) -> dict[str, pd.DataFrame]:
         codes, sources.facts["further_hcfa_rows"] = drg.codes(rows, rules)
     if raw.has("note/discharge"):
         if rules.note_source == "previous_admission":
-            drafts = with_previous_notes(drafts, stays, one_per_admission(list_summaries(raw), rules), admissions)
+            drafts = with_previous_notes(drafts, stays, one_with_history(list_summaries(raw), rules), admissions)
         history = {int(hadm) for draft in drafts.values() for hadm in draft.note if hadm >= 0}
         course = set() if codes is None else set(codes.hadm_id.tolist())
         sources.summaries = read_summaries(raw, {"pmh": history, "bhc": course}, progress, sources.rules)

@@ -34,11 +34,11 @@ class Summaries:
     Attributes:
         sections: one row for each wanted section of each admission with a summary: section, hadm_id, status ("found",
             "missing", "empty" or "truncated"), heading (null if missing), text (null if there is nothing to read).
-        times: when the summary of each of these admissions was charted, NaT where that is not known.
+        times: when the summary was charted, by section and admission; NaT where that is not known.
     """
 
     sections: pl.DataFrame
-    times: dict[int, pd.Timestamp] = field(default_factory=dict)
+    times: dict[tuple[str, int], pd.Timestamp] = field(default_factory=dict)
 
     def readable(self, section: str) -> set[int]:
         """The admissions whose section has a text."""
@@ -89,6 +89,19 @@ def one_per_admission(notes: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFra
     return ordered.drop(columns="_summary", errors="ignore").reset_index(drop=True)
 
 
+def one_with_history(notes: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
+    """The discharge summary of each admission whose history is read; arguments as for `one_per_admission`.
+
+    Where histories are those of an earlier admission, it is the first that was charted: were it the latest, one charted
+    after a prediction could take the place of the one that was known by then.
+    """
+    if rules.note_source == "same_admission":
+        return one_per_admission(notes, rules)
+    summary = notes["note_type"].astype("string").str.strip().eq("DS").fillna(False).astype(bool)
+    ordered = notes.assign(_other=~summary).sort_values(["hadm_id", "_other", "charttime", "note_seq", "row"])
+    return ordered.drop_duplicates("hadm_id").drop(columns="_other").reset_index(drop=True)
+
+
 def read_summaries(
     raw: RawMimic, wanted: dict[str, set[int]], progress: Progress | None = None, rules: Rules = Rules()
 ) -> Summaries:
@@ -101,18 +114,25 @@ def read_summaries(
     find = FINDERS[rules.sections]
     listed = list_summaries(raw)
     listed = listed[listed.hadm_id.isin(set().union(*wanted.values()))]
-    chosen = one_per_admission(listed, rules)
-    # The last course of an admission need not stand in its last summary.
-    asked = chosen if rules.several_notes == "latest" else listed
+    chosen = {
+        name: (one_with_history if name == "pmh" else one_per_admission)(
+            listed[listed.hadm_id.isin(wanted[name])], rules
+        )
+        for name in wanted
+    }
+    searched = {name: set(frame.note_id) for name, frame in chosen.items()}
+    if rules.several_notes == "last_in_file":  # the last course of an admission need not stand in its last summary
+        searched["bhc"] = set(listed.note_id[listed.hadm_id.isin(wanted.get("bhc", ()))])
+    asked = set().union(*searched.values())
     texts = raw.scan("note/discharge", ["note_id", "hadm_id", "text"])
-    texts = texts.filter(pl.col("note_id").is_in(pl.Series(sorted(asked.note_id), dtype=pl.String).implode()))
+    texts = texts.filter(pl.col("note_id").is_in(pl.Series(sorted(asked), dtype=pl.String).implode()))
     frames, done = [pl.DataFrame(schema=_SCHEMA)], 0
-    for batch in batches(texts.select("hadm_id", "text"), "note/discharge", BATCH):
+    for batch in batches(texts.select("note_id", "hadm_id", "text"), "note/discharge", BATCH):
         found = [
             (name, hadm, find(text or "", name))
-            for hadm, text in batch.iter_rows()
-            for name, admissions in wanted.items()
-            if hadm in admissions
+            for note, hadm, text in batch.iter_rows()
+            for name, notes in searched.items()
+            if note in notes
         ]
         records = [(name, hadm, section.status, section.heading, section.text) for name, hadm, section in found]
         frames.append(pl.DataFrame(records, schema=_SCHEMA, orient="row"))
@@ -123,7 +143,12 @@ def read_summaries(
         preferred = (pl.col("section") == "bhc") & pl.col("text").is_not_null()
         sections = sections.sort(preferred, maintain_order=True)
         sections = sections.unique(["section", "hadm_id"], keep="last", maintain_order=True)
-    return Summaries(sections, dict(zip(chosen.hadm_id.tolist(), chosen.charttime, strict=True)))
+    times = {
+        (name, hadm): time
+        for name, frame in chosen.items()
+        for hadm, time in zip(frame.hadm_id.tolist(), frame.charttime, strict=True)
+    }
+    return Summaries(sections, times)
 
 
 def number_texts(summaries: Summaries, used: dict[str, set[int]]) -> tuple[pl.DataFrame, dict[tuple[str, int], int]]:

@@ -64,7 +64,7 @@ def test_counts_cover_every_sample(raw: RawMimic) -> None:
     }  # fmt: skip
     assert summaries.report()["pmh"]["headings"] == {"past medical history": 1, "pmhx": 1}
     assert summaries.readable("pmh") == {10} and summaries.readable("bhc") == {10, 12}
-    assert summaries.times[11] == pd.Timestamp("2150-03-11 13:00:00")
+    assert summaries.times["pmh", 11] == pd.Timestamp("2150-03-11 13:00:00")
 
 
 def test_small_batches_change_nothing(raw: RawMimic, monkeypatch) -> None:

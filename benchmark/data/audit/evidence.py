@@ -97,15 +97,15 @@ def write_origins(
     sampled: Sampled,
     stays: pd.DataFrame,
     films: pd.DataFrame | None,
-    notes: tuple[Mapping[tuple[str, int], int], Mapping[int, pd.Timestamp], pd.DataFrame] | None,
+    notes: tuple[Mapping[tuple[str, int], int], Mapping[tuple[str, int], pd.Timestamp], pd.DataFrame] | None,
 ) -> None:
     """Write the tables of patients, stays, films and notes.
 
     Args:
         stays: subject_id, hadm_id, stay_id, intime, outtime, los_hours, split of the stored series, in their order.
         films: dicom_id, subject_id, study_id, time and film, the row of the store (-1: not stored).
-        notes: row of the text table by section and admission; when the summary of each admission was charted;
-            all admissions: subject_id, hadm_id.
+        notes: row of the text table by section and admission; when its summary was charted, by the same; all
+            admissions: subject_id, hadm_id.
     """
     columns = ["patient", "subject_id", "split"]
     numbered = pd.concat([frame[["sample", "patient", "split"]] for frame in sampled.frames.values()])
@@ -123,6 +123,6 @@ def write_origins(
         keys = sorted(rows, key=rows.__getitem__)
         table = pd.DataFrame({"note": [rows[key] for key in keys], "section": [section for section, _ in keys]})
         table["hadm_id"] = np.array([hadm for _, hadm in keys], dtype=np.int64)
-        table["charttime"] = pd.Series([times[hadm] for _, hadm in keys], dtype="datetime64[us]")
+        table["charttime"] = pd.Series([times[key] for key in keys], dtype="datetime64[us]")
         table = table.merge(admissions[["hadm_id", "subject_id"]], on="hadm_id", how="left")
         table.to_parquet(private / "notes.parquet", index=False)
