@@ -10,10 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmark.data.fingerprint import FORMAT
 from benchmark.errors import UserError
 from benchmark.protocols.reading import parse_strictly
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)

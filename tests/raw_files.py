@@ -109,6 +109,13 @@ class Hospital:
     def diagnosis(self, subject: int, hadm: int, code: str, version: int) -> None:
         self.add("hosp/diagnoses_icd", subject_id=subject, hadm_id=hadm, seq_num=1, icd_code=code, icd_version=version)
 
+    def lab(self, subject: int, hadm: int, item: int, at: float, value: str) -> None:
+        number, moment = len(self.rows["hosp/labevents"]), START + hours(at)
+        self.add(
+            "hosp/labevents", labevent_id=number, subject_id=subject, hadm_id=hadm, specimen_id=number, itemid=item,
+            charttime=moment, storetime=moment, value=value, valuenum=value,
+        )  # fmt: skip
+
     def film(self, subject: int, study: int, dicom: str, at: float, view: str = "AP") -> None:
         moment = START + hours(at)
         self.add(

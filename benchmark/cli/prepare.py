@@ -9,7 +9,7 @@ import typer
 
 
 def prepare_command(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist yet.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     mimic_iv: Annotated[Path, typer.Option(help="MIMIC-IV: the folder that holds hosp/ and icu/.")],
     mimic_cxr: Annotated[
         Path | None, typer.Option(help="MIMIC-CXR-JPG: the folder that holds the metadata CSV and files/.")
@@ -29,7 +29,8 @@ def prepare_command(
     """Turn raw MIMIC files, plain or gzipped, into a data set for `bench run --data`.
 
     A source that is not given is no error: without films there is no DIA, without notes no DRG. The report says so.
-    `bench list rules` shows what --rule can set.
+    `bench list rules` shows what --rule can set. A call that was stopped can be made again and goes on where it was; if
+    OUT was made from the same files by the same rules already, nothing is done.
 
     Examples:
 
@@ -48,9 +49,12 @@ def prepare_command(
 
     rules = Rules.of_profile(profile, rule or [])
 
-    console = Console()
+    console, known = Console(), out.exists()
     with Steps(console) as steps:
         prepare(mimic_iv, out, mimic_cxr, mimic_note, name, steps, rules)
+    if known:
+        typer.echo(f"nothing has changed since {out} was prepared; remove it to prepare it again")
+        return
     report = (out / "cohort.md").read_text(encoding="utf-8")
     if console.is_terminal:
         console.print(Markdown(report))

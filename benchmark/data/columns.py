@@ -137,7 +137,7 @@ def typed(frame: pl.DataFrame, table: str, path: Path, before: int = 0) -> pl.Da
         if name in filled:
             checks.append((name, text.is_null(), "must not be blank"))
         if name in ALLOWED:
-            allowed = value.is_in(ALLOWED[name]) | value.is_null()
+            allowed = value.is_in(pl.Series(ALLOWED[name], dtype=value.dtype).implode()) | value.is_null()
             checks.append((name, ~allowed, f"must be {', '.join(map(str, ALLOWED[name]))}"))
         if name in TIMES and table in KEYS:
             year = value.dt.year()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmark.data.fingerprint import FORMAT
 from benchmark.data.stores import RaggedStore
 from benchmark.errors import UserError
 from benchmark.random import stream
@@ -88,9 +89,9 @@ class PreparedData:
         if not file.is_file():
             raise UserError(f"{folder} is not a prepared data set (no manifest.json); write one with `bench prepare`")
         manifest = json.loads(file.read_text())
-        if manifest.get("format") != 1:
+        if manifest.get("format") != FORMAT:
             raise UserError(
-                f"{file}: format {manifest.get('format')!r}; this version reads format 1. Prepare the data again"
+                f"{file}: format {manifest.get('format')!r}; this version reads format {FORMAT}. Prepare the data again"
             )
         return cls(Path(folder), manifest)
 

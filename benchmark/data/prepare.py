@@ -12,23 +12,26 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from benchmark.code_version import code_version
 from benchmark.data.audit import audit_folder, require_sound, write_audit
 from benchmark.data.audit.evidence import write_event_hours, write_origins
 from benchmark.data.cohort_report import cohort_report, markdown
-from benchmark.data.films import write_films
-from benchmark.data.fingerprint import fingerprint
-from benchmark.data.raw import RawMimic
+from benchmark.data.film_store import read_sums, write_films
+from benchmark.data.fingerprint import FORMAT, fingerprint
+from benchmark.data.raw import TABLES, RawMimic
+from benchmark.data.release import Identities, content_fingerprint, oddities, release
+from benchmark.data.request import FILE as REQUEST_FILE
+from benchmark.data.request import SOURCES, existing, request, simulation
 from benchmark.data.rules import Rules
-from benchmark.data.samples import Rows, Sampled, cuts_of, number_samples, truth_of
+from benchmark.data.samples import Rows, Sampled, cuts_of, has_truth, number_samples, truth_of
 from benchmark.data.series import Progress, SeriesIndex, write_series
 from benchmark.data.sources import Sources, draft_tasks, read_sources
 from benchmark.data.split import SPLITS, read_assignment
-from benchmark.data.stores import new_folder
 from benchmark.data.summaries import number_texts
+from benchmark.data.workplace import Workplace, workplace
 from benchmark.errors import UserError
+from benchmark.files import replace_text
 from benchmark.tasks import TASKS
-
-FORMAT = 1
 
 
 def prepare(
@@ -43,7 +46,8 @@ def prepare(
     """Prepare a data set.
 
     Args:
-        mimic_iv, mimic_cxr, mimic_note: the raw folders. out: the folder to write; it must not exist.
+        mimic_iv, mimic_cxr, mimic_note: the raw folders. out: the folder to write. If it holds a data set that was made
+            from the same, nothing is done.
         name: what tables call the data; by default the simulation or the MIMIC-IV folder. progress: called with (what,
             done, total). rules: a setting of every switch.
 
@@ -51,16 +55,18 @@ def prepare(
         The manifest.
 
     Raises:
-        UserError: a folder, file or column is missing or unreadable, or no task is possible.
+        UserError: a folder, file or column is missing or unreadable, no task is possible, or `out` is something else.
     """
     out = Path(os.path.abspath(out))
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another name or remove it")
     raw = RawMimic(Path(mimic_iv), mimic_cxr and Path(mimic_cxr), mimic_note and Path(mimic_note))
-    name = name or _default_name(raw)
-    with new_folder(out) as folder:
-        folder.chmod(0o700)
-        return _prepare(raw, folder, name, progress or (lambda *_: None), rules)
+    if out.exists():
+        return existing(out, raw, rules, name)
+    raw.require_needed()
+    asked = request(raw, rules)
+    with workplace(out, asked) as place, Identities(raw) as identities:
+        manifest = _prepare(raw, place, name or _default_name(raw), progress or (lambda *_: None), rules, identities)
+        replace_text(place.data / REQUEST_FILE, json.dumps(asked, indent=2) + "\n")
+    return manifest
 
 
 def _default_name(raw: RawMimic) -> str:
@@ -70,10 +76,13 @@ def _default_name(raw: RawMimic) -> str:
     return f"simulated-{marker['patients']}-s{marker['seed']}"
 
 
-def _prepare(raw: RawMimic, folder: Path, name: str, progress: Progress, rules: Rules) -> dict[str, Any]:
-    sources, events = read_sources(raw, progress, rules)
+def _prepare(
+    raw: RawMimic, place: Workplace, name: str, progress: Progress, rules: Rules, identities: Identities
+) -> dict[str, Any]:
+    folder = place.data
+    sources, events = read_sources(raw, place.events, progress, rules)
     drafts = draft_tasks(sources, progress)
-    film_rows = _write_films(sources, drafts, folder, progress)
+    film_rows = _write_films(sources, drafts, place, progress)
     drafts = _possible(drafts, sources)
     stays = sources.stays[sources.stays.first_event.notna()]
     training = {
@@ -81,15 +90,15 @@ def _prepare(raw: RawMimic, folder: Path, name: str, progress: Progress, rules: 
         for stay, subject in zip(stays.stay_id, stays.subject_id, strict=True)
         if sources.split.of(subject) == "train"
     }
-    series = write_series(events, stays, training, cuts_of(drafts), folder, progress)
-    write_event_hours([events], stays, cuts_of(drafts), _private(folder), rules)
-    del events
+    series = write_series(events, stays, training, cuts_of(drafts), folder, rules, progress)
+    write_event_hours(events.buckets(), stays, cuts_of(drafts), _private(folder), rules)
     note_rows = _write_notes(sources, drafts, folder)
     sampled = number_samples(drafts, Rows(series, film_rows, note_rows), sources.split, rules)
     _write_samples(sampled, folder)
     assignment = read_assignment(raw, sources.split)
     assignment.to_parquet(_private(folder) / "split.parquet", index=False)
-    _write_truth(raw, sampled, folder)
+    sources.facts["patients"] = {split: int((assignment["split"] == split).sum()) for split in SPLITS}
+    _write_truth(raw, sampled, folder, sources.rules)
     write_origins(
         _private(folder),
         sampled,
@@ -97,14 +106,14 @@ def _prepare(raw: RawMimic, folder: Path, name: str, progress: Progress, rules: 
         None if sources.films is None else sources.films.assign(film=film_rows),
         None if sources.summaries is None else (note_rows, sources.summaries.times, sources.cohort.admissions),
     )
-    manifest = _describe(sources, sampled, drafts, series, folder, name)
+    manifest = _describe(sources, sampled, drafts, series, folder, name, identities)
     findings = audit_folder(folder)
     require_sound(findings)
     write_audit(findings, folder)
     return manifest
 
 
-def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path, progress: Progress) -> np.ndarray:
+def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], place: Workplace, progress: Progress) -> np.ndarray:
     """Write the films that samples refer to; takes samples of the findings task out whose film cannot be read.
 
     Films without a readable file are listed in `private/unreadable_films.csv`.
@@ -116,21 +125,23 @@ def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path
     used = used[used >= 0]
     chosen = films.iloc[used]
     triples = zip(chosen.subject_id, chosen.study_id, chosen.dicom_id, strict=True)
-    written = write_films([sources.raw.film_path(*triple) for triple in triples], folder, progress)
+    paths = [sources.raw.film_path(*triple) for triple in triples]
+    sums = read_sums(sources.raw.roots["cxr"], paths)
+    written = write_films(paths, place.folder, progress, rules=sources.rules, sums=sums)
+    place.take(place.films / "pixels.npy", place.data / "films" / "pixels.npy")
     rows = np.full(len(films), -1, dtype=np.int64)
-    rows[used] = written
-    failed = pd.concat(
-        [chosen[written < 0].assign(reason="unreadable"), sources.absent_films.assign(reason="no such file")]
-    )
+    rows[used] = written.rows
+    broken = chosen.iloc[list(written.reasons)].assign(reason=list(written.reasons.values()))
+    failed = pd.concat([broken, sources.absent_films.assign(reason="no such file")])
     sources.facts["films"] = {
         "ap_films": len(films),
         "absent": len(sources.absent_films),
         "referred_to": len(used),
-        "unreadable": int((written < 0).sum()),
+        "unreadable": len(written.reasons),
     }
     if len(failed):
         columns = ["subject_id", "study_id", "dicom_id", "reason"]
-        failed[columns].to_csv(_private(folder) / "unreadable_films.csv", index=False, lineterminator="\n")
+        failed[columns].to_csv(_private(place.data) / "unreadable_films.csv", index=False, lineterminator="\n")
     if "dia" in drafts:
         drafts["dia"] = drafts["dia"][rows[drafts["dia"].film] >= 0].reset_index(drop=True)
     return rows
@@ -183,8 +194,8 @@ def _private(folder: Path) -> Path:
     return private
 
 
-def _write_truth(raw: RawMimic, sampled: Sampled, folder: Path) -> None:
-    """True outcome probabilities of simulated samples, for reports only."""
+def _write_truth(raw: RawMimic, sampled: Sampled, folder: Path, rules: Rules) -> None:
+    """True outcome probabilities of simulated samples, for reports only, of tasks whose labels are the usual ones."""
     marker = raw.marker()
     if marker is None:
         return
@@ -193,6 +204,8 @@ def _write_truth(raw: RawMimic, sampled: Sampled, folder: Path) -> None:
     truth = pl.read_parquet(marker["truth"]).to_pandas()
     (folder / "truth").mkdir()
     for task in sampled.frames:
+        if not has_truth(task, rules):
+            continue
         columns = None
         if task == "drg":
             known = {code: index for index, code in enumerate(marker.get("drg_classes", []))}
@@ -211,23 +224,20 @@ def _describe(
     series: SeriesIndex,
     folder: Path,
     name: str,
+    identities: Identities,
 ) -> dict[str, Any]:
     """Write cohort report and manifest."""
     raw = sources.raw
-    marker = raw.marker()
     manifest = {
         "format": FORMAT,
         "name": name,
-        "simulated": marker is not None,
-        "source": {
-            "simulation": marker and {key: value for key, value in marker.items() if key != "truth"},
-            "stays": sources.cohort.steps[0].kept,
-            "admissions": len(sources.cohort.admissions),
-            "file_sizes": raw.sizes(),
-        },
+        "simulated": raw.marker() is not None,
+        "source": _source(sources, identities),
+        "code": code_version(SOURCES),
         "fingerprint": fingerprint(folder),
         "profile": sources.rules.profile,
         "rules": asdict(sources.rules),
+        "patients": sources.facts["patients"],
         "modalities": {"ehr": True, "cxr": sources.films is not None, "note": sources.summaries is not None},
         "note_sections": ["pmh", "bhc"] if sources.summaries is not None else [],
         "tasks": {
@@ -244,6 +254,23 @@ def _describe(
     _write_text(folder / "cohort.md", markdown(report))
     _write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _source(sources: Sources, identities: Identities) -> dict[str, Any]:
+    """What the data set was made from."""
+    raw = sources.raw
+    files = identities.finish(sources.facts["signals"].get("read", {}))
+    return {
+        "simulation": simulation(raw),
+        "release": release(raw),
+        "stays": sources.cohort.steps[0].kept,
+        "admissions": len(sources.cohort.admissions),
+        "files": files,
+        "fingerprint": content_fingerprint(files),
+        "lacking": {table: reason for table in TABLES if (reason := raw.lack(table))},
+        "plain_and_gzipped": raw.twice(),
+        "oddities": oddities(raw),
+    }
 
 
 def _write_text(path: Path, text: str) -> None:

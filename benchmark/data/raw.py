@@ -161,16 +161,18 @@ class RawMimic:
 
     def _read(self, table: str, path: Path, names: dict[str, str]) -> pl.DataFrame:
         frame = _open(path)
+        if table == "note/discharge":
+            frame = frame.select(names.values())
         last = frame.collect_schema().names()[-1]
         try:
-            chosen = [pl.col(found).alias(name) for name, found in names.items()]
-            text = frame.select(*chosen, pl.col(last).alias("\0last")).collect(engine="streaming")
+            # All columns, since the reader passes over fields too many where it need not read to the end of rows.
+            text = frame.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _located(path, table, error) from error
-        # The reader fills rows that are too short with nulls. They can only be where the last column is null.
-        if text["\0last"].null_count() and require_sound(path) != text.height:
+        # It fills rows that are too short with nulls. They can only be where the last column is null.
+        if text[last].null_count() and table != "note/discharge" and require_sound(path) != text.height:
             raise UserError(f"{path}: rows cannot be told apart, probably for quotation marks in the wrong place")
-        text = blank_as_null(text.drop("\0last"))
+        text = blank_as_null(text.select(pl.col(found).alias(name) for name, found in names.items()))
         read = typed(text, table, path)
         require_unique(read, table, path)
         self.rows[table] = read.height
@@ -180,23 +182,21 @@ class RawMimic:
         numeric = {found: type_of(name) for name, found in names.items() if type_of(name) in (pl.Int64, pl.Float64)}
         blank = {found: "" for name, found in names.items() if name != "text"}
         frame = _open(path, schema_overrides=numeric, null_values=blank)
-        other = {found: name for name, found in names.items() if name != found}
-        frame = frame.rename(other) if other else frame
+        frame = frame.rename({found: name for name, found in names.items() if name != found})
         guard = _Guard(self.rows, table)
-        required = [name for name in FILLED[table] if name in names]
-        looks = [guard.counting] + [guard.filled] * (len(required) - 1)
+        first, *required = [name for name in FILLED[table] if name in names]
+        looks = {first: guard.counting} | dict.fromkeys(required, guard.filled)
         seen = (
-            pl.col(name).map_batches(look, pl.Boolean, is_elementwise=True)
-            for name, look in zip(required, looks, strict=True)
+            pl.col(name).map_batches(looks.get(name, guard.read), pl.Boolean, is_elementwise=True)
+            for name in frame.collect_schema().names()
         )
         # Before all other conditions, so that the guard sees every row.
         frame = frame.filter(pl.all_horizontal(seen))
         return frame.select(parsed(name) if name in TIMES else pl.col(name) for name in names)
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every table that can be read, by name."""
-        paths = {table: self.path(table) for table in TABLES}
-        return {table: path.stat().st_size for table, path in paths.items() if path is not None}
+    def count(self, table: str) -> int:
+        """Rows of a table; the whole file is read."""
+        return collect(_open(self._require(table)).select(pl.len()), table).item()
 
     def film_path(self, subject_id: int, study_id: int, dicom_id: str) -> Path:
         """Where the image of one film lies."""
@@ -236,7 +236,7 @@ def collect(frame: pl.LazyFrame, table: str) -> pl.DataFrame:
     """Run a query on `table` in batches; a value that does not fit its column is a `UserError`."""
     try:
         return frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, OSError, _Blank) as error:
         raise _located(_scanned(frame), table, error) from error
 
 
@@ -244,14 +244,19 @@ def batches(frame: pl.LazyFrame, table: str, size: int | None = None) -> Iterato
     """The result of a query on `table`, some rows at a time and in order; errors as in `collect`."""
     try:
         yield from frame.collect_batches(chunk_size=size, engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, OSError, _Blank) as error:
         raise _located(_scanned(frame), table, error) from error
 
 
-class _Guard:
-    """Looks at columns that are never blank while they stream by, and counts rows.
+class _Blank(Exception):
+    """A column that is never blank has a blank."""
 
-    The reader fills a row that has too few fields with nulls, so that this finds rows that were cut short.
+
+class _Guard:
+    """Looks at the columns of a table while they stream by, and counts rows.
+
+    The reader fills a row that has too few fields with nulls: those are looked for in columns that are never blank. It
+    passes over fields too many unless all columns are read: so all are.
     """
 
     def __init__(self, rows: dict[str, int], table: str) -> None:
@@ -264,8 +269,11 @@ class _Guard:
 
     def filled(self, column: pl.Series) -> pl.Series:
         if column.null_count():
-            raise ValueError(f"blank {column.name}")
+            raise _Blank(f"column {column.name} is blank in a row")
         return column.is_not_null()
+
+    def read(self, column: pl.Series) -> pl.Series:
+        return pl.repeat(True, len(column), dtype=pl.Boolean, eager=True)
 
 
 def _scanned(frame: pl.LazyFrame) -> Path | None:
@@ -303,6 +311,8 @@ def _open(path: Path, **options: Any) -> pl.LazyFrame:
     try:
         frame = pl.scan_csv(path, infer_schema=False, glob=False, **options)
         frame.collect_schema()
+    except pl.exceptions.NoDataError as error:
+        raise UserError(f"{path} has no header: it is empty") from error
     except (pl.exceptions.PolarsError, OSError) as error:
         require_sound(path)
         raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error

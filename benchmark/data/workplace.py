@@ -1,0 +1,129 @@
+"""Where a data set is made: a hidden folder beside its final place, for one process at a time.
+
+Long steps put their results there, so that a call that was killed can be made again and goes on after the last step
+that it finished. The data set itself is built in a folder of its own, which takes its name only when all is done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import UserError
+from benchmark.files import replace_text
+
+_LOCK, _REQUEST, _DATA = "lock", "request.json", "data"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The hidden folder.
+
+    Attributes:
+        folder: for results of steps. data: what will be the data set.
+    """
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        return self.folder / _DATA
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events"
+
+    @property
+    def films(self) -> Path:
+        return self.folder / "films"
+
+    def take(self, made: Path, target: Path) -> None:
+        """Put a file that a step has made into the data set; where the disk can, it stays with the step as well."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(made, target)
+        except OSError:  # a file system without links: a call that is killed after this makes the file again
+            made.rename(target)
+
+    def worth_keeping(self) -> bool:
+        """Whether a long step is finished or can be taken up."""
+        return (self.events / "events.json").is_file()
+
+
+@contextmanager
+def workplace(out: Path, request: dict[str, Any]) -> Iterator[Workplace]:
+    """Build `out` in a `with` block; it appears when the block ends without an error.
+
+    Args:
+        out: the data set. request: what it is made from. Results of steps that were made for another request are
+            thrown away.
+
+    Raises:
+        UserError: another process is preparing `out`.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent / f".{out.name}.work"
+    lock = _locked(folder, out)
+    place = Workplace(folder)
+    try:
+        _begin(place, request)
+        try:
+            yield place
+            if out.exists():
+                raise UserError(f"{out} exists already; choose another name or remove it")
+            place.data.rename(out)
+        except UserError as fault:
+            if place.worth_keeping():
+                raise UserError(
+                    f"{fault}\nFinished steps are kept in {folder}; the same call goes on from there."
+                ) from fault
+            raise
+        finally:
+            shutil.rmtree(place.data, ignore_errors=True)
+            if out.exists() or not place.worth_keeping():
+                shutil.rmtree(folder)
+    finally:
+        os.close(lock)
+
+
+def _locked(folder: Path, out: Path) -> int:
+    """The open lock of the folder, which is made if need be. The system frees it when the process ends in any way."""
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:  # another process has just finished and removed the folder
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(folder / _LOCK)):
+                return lock
+        except BlockingIOError as fault:
+            os.close(lock)
+            raise UserError(
+                f"{out} is being prepared by another process, which holds {folder / _LOCK}; wait for it, or choose "
+                "another name"
+            ) from fault
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+
+
+def _begin(place: Workplace, request: dict[str, Any]) -> None:
+    text = json.dumps(request, sort_keys=True, indent=1) + "\n"
+    file = place.folder / _REQUEST
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        for entry in place.folder.iterdir():
+            if entry.name != _LOCK:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        replace_text(file, text)
+    if place.data.exists():
+        shutil.rmtree(place.data)
+    place.data.mkdir(mode=0o700)

@@ -1,0 +1,270 @@
+"""Faults planted in raw files: each ends in one line that names file, row and column, or in a count."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from raw_files import Hospital, subjects_in
+
+from benchmark.data.prepare import prepare
+from benchmark.data.raw import RawMimic, batches, collect
+from benchmark.errors import UserError
+
+CHART = "mimic-iv/icu/chartevents"
+STAYS = "mimic-iv/icu/icustays"
+ADMISSIONS = "mimic-iv/hosp/admissions"
+PATIENTS = "mimic-iv/hosp/patients"
+DIAGNOSES = "mimic-iv/hosp/diagnoses_icd"
+LABS = "mimic-iv/hosp/labevents"
+NOTES = "mimic-note/note/discharge"
+METADATA = "mimic-cxr/mimic-cxr-2.0.0-metadata"
+CHEXPERT = "mimic-cxr/mimic-cxr-2.0.0-chexpert"
+
+
+def hospital() -> Hospital:
+    """Six patients, all modalities."""
+    raw = Hospital()
+    for index, subject in enumerate([*subjects_in("train", 4), *subjects_in("val", 1), *subjects_in("test", 1)]):
+        hadm, stay = 20_000_000 + index, 30_000_000 + index
+        raw.patient(subject)
+        raw.admission(subject, hadm)
+        raw.stay(subject, hadm, stay, beats=tuple(range(1, 60, 5)))
+        raw.diagnosis(subject, hadm, "I10", 10)
+        raw.film(subject, 50_000_000 + index, f"film{index}", 20.0)
+        raw.findings(subject, 50_000_000 + index, Edema=1.0)
+        raw.note(subject, hadm, f"Past Medical History:\nhistory {index}\nSocial History:\n___\n")
+        raw.add("hosp/drgcodes", subject_id=subject, hadm_id=hadm, drg_type="HCFA", drg_code="64")
+        raw.lab(subject, hadm, 50931, 30.0, "90")
+    return raw
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("sound")
+    hospital().write(root, compress=False)
+    return root
+
+
+@pytest.fixture
+def root(sound, tmp_path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "raw"))
+
+
+def paths(root: Path) -> dict[str, Path]:
+    return {name: root / name.replace("_", "-") for name in ("mimic_iv", "mimic_cxr", "mimic_note")}
+
+
+Harm = Callable[[list[bytes]], object]
+
+
+def cell(row: int, column: int, value: bytes) -> Harm:
+    """Replace a field of a row without quotation marks."""
+
+    def harm(lines: list[bytes]) -> None:
+        fields = lines[row].rstrip(b"\r\n").split(b",")
+        fields[column] = value
+        lines[row] = b",".join(fields) + b"\n"
+
+    return harm
+
+
+def cut(row: int, fields: int) -> Harm:
+    """Leave only the first fields of a row."""
+
+    def harm(lines: list[bytes]) -> None:
+        lines[row] = b",".join(lines[row].split(b",")[:fields]) + b"\n"
+
+    return harm
+
+
+def repeat(row: int) -> Harm:
+    return lambda lines: lines.append(lines[row])
+
+
+def rename(old: bytes, new: bytes) -> Harm:
+    def harm(lines: list[bytes]) -> None:
+        assert old in lines[0]
+        lines[0] = lines[0].replace(old, new)
+
+    return harm
+
+
+def keep(rows: int) -> Harm:
+    return lambda lines: lines.__delitem__(slice(rows, None))
+
+
+FAULTS: dict[str, tuple[str, Harm, str]] = {
+    # wrong type
+    "chart id": (CHART, cell(3, 2, b"abc"), r"row 3, column stay_id: 'abc' is no whole number"),
+    "chart time": (
+        CHART,
+        cell(4, 4, b"2150-13-01 00:00:00"),
+        r"row 4, column charttime: '2150-13-01 00:00:00' is no time",
+    ),
+    "chart number": (CHART, cell(5, 8, b"high"), r"row 5, column valuenum: 'high' is no number"),
+    "lab item": (LABS, cell(2, 4, b"5x"), r"row 2, column itemid: '5x' is no whole number"),
+    "stay time": (STAYS, cell(1, 5, b"yesterday"), r"row 1, column intime: 'yesterday' is no time"),
+    "stay time without seconds": (STAYS, cell(1, 5, b"2150-03-01 10:00"), r"row 1, column intime: .* is no time"),
+    "year 9999": (STAYS, cell(2, 6, b"9999-12-31 00:00:00"), r"row 2, column outtime: .* the years 1900 to 2399"),
+    "year 1": (ADMISSIONS, cell(2, 2, b"0001-01-01 00:00:00"), r"row 2, column admittime: .* the years"),
+    "length": (STAYS, cell(3, 7, b"long"), r"row 3, column los: 'long' is no number"),
+    "age": (PATIENTS, cell(4, 2, b"sixty"), r"row 4, column anchor_age: 'sixty' is no whole number"),
+    "death": (PATIENTS, cell(4, 5, b"03/01/2150"), r"row 4, column dod: '03/01/2150' is no date"),
+    "flag": (ADMISSIONS, cell(3, 8, b"7"), r"row 3, column hospital_expire_flag: '7' must be 0, 1"),
+    "ICD version": (DIAGNOSES, cell(2, 4, b"11"), r"row 2, column icd_version: '11' must be 9, 10"),
+    "finding": (CHEXPERT, cell(2, 5, b"2.0"), r"row 2, column .*: '2.0' must be -1, 0, 1"),
+    # blanks where there must be something
+    "blank stay": (STAYS, cell(2, 2, b""), r"row 2, column stay_id: blank must not be blank"),
+    "blank begin": (STAYS, cell(2, 5, b""), r"row 2, column intime: blank"),
+    "blank chart stay": (CHART, cell(6, 2, b""), r"row 6, column stay_id: blank"),
+    # keys
+    "stay twice": (STAYS, repeat(2), r"column stay_id: 30000001 occurs in rows 2 and 7"),
+    "admission twice": (ADMISSIONS, repeat(1), r"column hadm_id: 20000000 occurs in rows 1 and 7"),
+    "patient twice": (PATIENTS, repeat(3), r"column subject_id: \d+ occurs in rows 3 and 7"),
+    "film twice": (METADATA, repeat(1), r"column dicom_id: film0 occurs in rows 1 and 7"),
+    "study twice": (CHEXPERT, repeat(1), r"column study_id: 50000000 occurs in rows 1 and 7"),
+    # shape
+    "chart column": (CHART, rename(b"valuenum", b"number"), r"no column valuenum; the file has subject_id, "),
+    "stay column": (STAYS, rename(b"los", b"length"), r"no column los; the file has"),
+    "column twice": (STAYS, rename(b"last_careunit", b"stay_id"), r"2 columns are called stay_id"),
+    "other separator": (STAYS, lambda lines: lines.__setitem__(0, lines[0].replace(b",", b";")), r"icustays.csv"),
+    "long row": (STAYS, cell(2, 7, b"3.0,extra"), r"row 2: 9 fields, where the header has 8"),
+    "short row": (PATIENTS, cut(2, 4), r"row 2: 4 fields, where the header has 6"),
+    "short last row": (STAYS, cut(6, 3), r"row 6: 3 fields, where the header has 8"),
+    "short chart row": (CHART, cut(7, 3), r"row 7"),
+    "long chart row": (CHART, cell(8, 10, b"0,0"), r"row 8: 12 fields, where the header has 11"),
+    "empty line": (STAYS, lambda lines: lines.insert(3, b"\n"), r"row 3: an empty line"),
+    # text
+    "open quote": (ADMISSIONS, cell(2, 5, b'"URGENT'), r"row 2: a quoted field begins here that is never closed"),
+    "open quote in a note": (
+        NOTES,
+        lambda lines: lines.__setitem__(-1, b"\n".join(lines[-1:]).replace(b'"', b"")),
+        r"row 6: a quoted field begins here that is never closed",
+    ),
+    "stray quote": (ADMISSIONS, cell(2, 5, b'UR"GENT'), r"row 2: a quotation mark without a partner"),
+    "Latin-1 name": (STAYS, cell(2, 3, b"Unit\xe9"), r"row 2, column first_careunit: byte 0xe9 is no UTF-8"),
+    "Latin-1 value": (CHART, cell(9, 7, b"caf\xe9"), r"row 9, column value: byte 0xe9 is no UTF-8"),
+    "Latin-1 note": (
+        NOTES,
+        lambda lines: lines.__setitem__(7, lines[7].replace(b"history", b"hist\xf3ria")),
+        r"row 2, column text: byte 0xf3 is no UTF-8",
+    ),
+    # size
+    "no stays": (STAYS, keep(1), r"icustays.csv has a header but no rows"),
+    "no chart rows": (CHART, keep(1), r"chartevents.csv has a header but no rows"),
+    "nothing": (STAYS, keep(0), r"icustays.csv has no header"),
+    "no byte of labs": (LABS, keep(0), r"labevents.csv has no header"),
+}
+
+
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_named_with_its_place(root, tmp_path, fault, compress):
+    table, harm, message = FAULTS[fault]
+    file = root / f"{table}.csv"
+    lines = file.read_bytes().replace(b"\r\n", b"\n").splitlines(keepends=True)
+    harm(lines)
+    file.write_bytes(b"".join(lines))
+    if compress:
+        (root / f"{table}.csv.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+        message = message.replace(".csv has", ".csv.gz has")
+    with pytest.raises(UserError, match=message) as raised:
+        prepare(**paths(root), out=tmp_path / "out")
+    assert Path(table).name in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+GZIPPED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "cut in the middle": (lambda data: data[: len(data) // 2], r"is cut short: its gzip data end in the middle of"),
+    "without its last bytes": (lambda data: data[:-6], r"is cut short"),
+    "changed bytes": (
+        lambda data: data[:200] + b"\xff" * 40 + data[240:],
+        r"is (damaged|cut short)",
+    ),
+    "wrong checksum": (lambda data: data[:-8] + b"abcd" + data[-4:], r"is damaged"),
+    "rubbish behind": (lambda data: data + b"rubbish", r"is (damaged|cut short)"),
+    "no byte": (lambda data: b"", r"has no header"),
+}
+
+
+@pytest.mark.parametrize("table", [CHART, STAYS, NOTES])
+@pytest.mark.parametrize("fault", GZIPPED)
+def test_damaged_gzip_is_named(root, tmp_path, fault, table):
+    harm, message = GZIPPED[fault]
+    file = root / f"{table}.csv"
+    content = file.read_bytes() + (
+        b"".join(b",".join([b"1"] * 11) + b"\n" for _ in range(300)) if table == CHART else b""
+    )
+    file.with_suffix(".csv.gz").write_bytes(harm(gzip.compress(content)))
+    file.unlink()
+    with pytest.raises(UserError, match=message) as raised:
+        prepare(**paths(root), out=tmp_path / "out")
+    assert f"{table}.csv.gz" in str(raised.value)
+
+
+def test_folder_in_place_of_a_file(root, tmp_path):
+    (root / f"{ADMISSIONS}.csv").unlink()
+    (root / f"{ADMISSIONS}.csv").mkdir()
+    with pytest.raises(UserError, match=r"admissions.csv is a folder; a file is needed"):
+        prepare(**paths(root), out=tmp_path / "out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_file_without_the_right_to_read(root, tmp_path):
+    (root / f"{CHART}.csv").chmod(0)
+    with pytest.raises(UserError, match=r"chartevents.csv cannot be read: Permission denied"):
+        prepare(**paths(root), out=tmp_path / "out")
+
+
+HARMLESS: dict[str, Callable[[bytes], bytes]] = {
+    "byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+    "CRLF": lambda data: data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"),
+    "capitals": lambda data: data.split(b"\n", 1)[0].upper() + b"\n" + data.split(b"\n", 1)[1],
+    "no line end": lambda data: data.rstrip(b"\r\n"),
+    "quoted names": lambda data: (
+        b",".join(b'"%s"' % name for name in data.split(b"\n", 1)[0].strip().split(b","))
+        + b"\n"
+        + data.split(b"\n", 1)[1]
+    ),
+}
+
+
+@pytest.mark.parametrize("table", [CHART, STAYS, METADATA])
+@pytest.mark.parametrize("habit", HARMLESS)
+def test_habits_of_other_programs_change_nothing(sound, root, habit, table):
+    file = root / f"{table}.csv"
+    file.write_bytes(HARMLESS[habit](file.read_bytes()))
+    name = {CHART: "icu/chartevents", STAYS: "icu/icustays", METADATA: "cxr/metadata"}[table]
+    columns = {CHART: ["stay_id", "itemid", "charttime", "valuenum", "warning"],
+               STAYS: ["stay_id", "intime", "last_careunit", "los"],
+               METADATA: ["dicom_id", "ViewPosition", "StudyTime"]}[table]  # fmt: skip
+    read = [collect(RawMimic(**paths(place)).scan(name, columns), name) for place in (sound, root)]
+    assert read[0].equals(read[1]) and read[0].height
+
+
+def test_rows_are_counted_while_they_stream(root):
+    raw = RawMimic(**paths(root))
+    frame = raw.scan("icu/chartevents", ["stay_id", "valuenum"]).filter(pl.col("stay_id") == 30_000_001)
+    assert sum(batch.height for batch in batches(frame, "icu/chartevents", 5)) == 12
+    assert raw.rows["icu/chartevents"] == 72
+
+
+def test_the_command_prints_one_line_and_no_traceback(root, tmp_path):
+    file = root / f"{CHART}.csv"
+    file.write_bytes(file.read_bytes().replace(b"2150-03-01 12:00:00", b"noon", 1))
+    command = [sys.executable, "-c", "from benchmark.cli import main; main()", "prepare"]
+    done = subprocess.run(
+        [*command, "--mimic-iv", str(root / "mimic-iv"), str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"error: {file}: row 1, column charttime: 'noon' is no time YYYY-MM-DD HH:MM:SS")
+    assert list(tmp_path.iterdir()) == [root]
