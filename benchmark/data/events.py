@@ -44,7 +44,7 @@ HELD_ROWS = 1_000_000
 """Wanted rows that wait in memory to be written to their buckets."""
 
 DONE = "events.json"
-_FIRST, _EARLY = "first_hours.parquet", "early_hours.parquet"
+_FIRST, _EARLY, _SPILL = "first_hours.parquet", "early_hours.parquet", "spill"
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def extract_events(
     key = _key(raw, table, rules)
     if (folder / DONE).is_file() and json.loads((folder / DONE).read_text(encoding="utf-8"))["key"] == key:
         return Events.open(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    spill = folder / "spill"
+    _clear(folder)
+    spill = folder / _SPILL
     spill.mkdir(parents=True)
 
     buckets = _buckets(table)
@@ -138,6 +138,16 @@ def _key(raw: RawMimic, stays: pl.DataFrame, rules: Rules) -> str:
     for column in stays.iter_columns():
         digest.update(column.to_physical().to_numpy().tobytes())
     return digest.hexdigest()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier call has left; first the marker, so that it never stands beside half of the rest."""
+    for name in (DONE, _FIRST, _EARLY):
+        (folder / name).unlink(missing_ok=True)
+    for file in folder.glob("events-*.parquet"):
+        file.unlink()
+    if (folder / _SPILL).exists():
+        shutil.rmtree(folder / _SPILL)
 
 
 def _buckets(stays: pl.DataFrame) -> pl.DataFrame:
@@ -221,7 +231,7 @@ def _judge(stays: pl.DataFrame, buckets: pl.DataFrame, folder: Path, rules: Rule
     """Turn the rows of each bucket into its events; returns the counts."""
     count = int(buckets["bucket"].max() or 0) + 1
     tally, first_hours, events, totals = Tally(), [], 0, 0
-    for bucket, judged in enumerate(_judged(stays, buckets, folder / "spill", rules, count)):
+    for bucket, judged in enumerate(_judged(stays, buckets, folder / _SPILL, rules, count)):
         notify("events", bucket, count)
         frame, derived = _events_of(judged, tally, rules)
         frame.write_parquet(_bucket_file(folder, bucket), compression="lz4", statistics=False)

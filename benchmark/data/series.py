@@ -125,6 +125,8 @@ class _Stays:
         self._sorted = self.ids[self._order]
         if (np.diff(self._sorted) == 0).any():
             raise ValueError("stays must be unique by stay_id")
+        if not np.isfinite(hours).all():
+            raise ValueError(f"stay {self.ids[~np.isfinite(hours)][0]} has no length")
 
     def rows_of(self, ids: np.ndarray) -> np.ndarray:
         """Positions of stays, -1 for those that are not among them."""

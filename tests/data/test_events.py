@@ -185,7 +185,9 @@ def test_a_killed_call_leaves_nothing_that_counts(raw, stays, tmp_path, monkeypa
     with pytest.raises(UserError, match="no complete events"):
         Events.open(folder)
     (folder / "spill" / "00000-chart-00007.arrow").write_bytes(b"half")
+    (folder / "not ours").write_text("")
     pd.testing.assert_frame_equal(everything(extract_events(raw, stays, folder)), expected)
+    assert (folder / "not ours").exists()
 
 
 def test_broken_tables_leave_nothing_that_counts(raw, stays, tmp_path):

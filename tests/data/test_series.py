@@ -118,6 +118,15 @@ def test_impossible_cuts_are_refused(events, stays, tmp_path, stay, hour):
     assert not (tmp_path / "out" / "series").exists()
 
 
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [({"stay_id": [10, 10]}, "unique"), ({"los_hours": [3.5, np.nan]}, "stay 20 has no length")],
+)
+def test_impossible_stays_are_refused(events, stays, tmp_path, columns, fault):
+    with pytest.raises(ValueError, match=fault):
+        write_series(events, stays.assign(**columns), {10}, NO_CUTS, tmp_path / "out")
+
+
 @pytest.mark.parametrize("rules", [Rules(), Rules(film_cut="at", levels="as_written", statistics="mimic3")])
 def test_equals_one_stay_after_another(tmp_path, rules):
     rng = np.random.default_rng(5)
