@@ -40,7 +40,8 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
     # Laterality carries meaning on a chest film, and films are never taken at 45 degrees.
     "mild": Augmentation(flip=0.0, degrees=10.0, shift=0.15, scale=0.15, resampling="bilinear"),
-    # What the authors of FlexCare used.
+    # What the authors of FlexCare used, but for two details: their shift is a part of each side of the uncut film, in
+    # whole pixels, and what it moves into view from beyond the stored square is black here.
     "reference": Augmentation(flip=0.5, degrees=45.0, shift=0.15, scale=0.15, resampling="nearest"),
 }
 
