@@ -83,8 +83,10 @@ def _bilinear(film: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def test_reference_is_the_sequence_of_flip_affine_map_and_crop_on_each_film() -> None:
-    """Of grain, the hardest case, some two pixels in a thousand are taken from a neighbour: Pillow's places have steps of
-    1/65536 a pixel, which add up along a row."""
+    """Of grain, the hardest case, one or two pixels in a thousand come from a neighbour.
+
+    Pillow's places have steps of 1/65536 of a pixel, which add up along a row.
+    """
     settings, generator = AUGMENTATIONS["reference"], np.random.default_rng(1)
     films = generator.integers(0, 256, (16, 256, 256), dtype=np.uint8)
     draws = generator.random((16, 5))
