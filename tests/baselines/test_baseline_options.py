@@ -122,7 +122,9 @@ def choices():
                 yield entry, option, typing.get_args(kind)
 
 
-@pytest.mark.parametrize(("entry", "option", "allowed"), list(choices()), ids=lambda part: getattr(part, "name", str(part)))
+@pytest.mark.parametrize(
+    ("entry", "option", "allowed"), list(choices()), ids=lambda part: getattr(part, "name", str(part))
+)
 def test_an_unknown_choice_is_refused_with_the_allowed_ones(entry, option, allowed):
     with pytest.raises(ValueError, match=f"{option} 'nonsense'; allowed are {', '.join(allowed)}"):
         entry.config(**{option: "nonsense"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from random_batches import PATTERNS, collate, make_batch, make_samples
 from torch import nn
 
 from baselines.m3care import ENTRY
-from baselines.m3care_graph import BatchScale, Imputation, Similarity, graph_density, kernel
+from baselines.m3care_graph import BatchScale, Imputation, Similarity, bandwidth, graph_density, kernel
 from models.contract import MODALITIES
 
 MIXED = ("ehr+cxr+note", "ehr", "ehr+cxr", "ehr+note", "ehr+cxr+note", "ehr", "cxr+note", "note")
@@ -257,3 +258,144 @@ def test_defaults():
     assert (ENTRY.clip_norm, ENTRY.couples_samples) == (20.0, True)
     assert torch.sigmoid(module.mixing).item() == pytest.approx(0.8808, abs=1e-4)
     assert 1 / (1 + math.exp(-config.threshold)) == 0.5
+
+
+# --- options
+
+
+@pytest.mark.parametrize("mask", ["columns", "pairwise"])
+def test_only_the_mask_by_columns_lets_neighbours_fill_in(build, mask):
+    """With the mask of the original every sample in need gets one constant, whoever is similar to it."""
+    model = build(ENTRY, threshold=EVERYONE, donor_mask=mask)
+    vectors = imputed(model, make_batch(MIXED)[0], "cxr")
+    needy = [i for i, pattern in enumerate(MIXED) if "cxr" not in pattern]
+    constant = model.imputations[1].second.bias.relu()
+    voided = (vectors[needy] - constant).abs().max() < 1e-12
+    assert voided == (mask == "pairwise")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        test_imputed_vectors_come_from_donors,
+        test_the_film_of_a_donor_reaches_the_prediction_of_a_sample_without_one,
+    ],
+)
+def test_the_mask_of_the_original_would_be_noticed(build, check):
+    with pytest.raises(AssertionError):
+        check(functools.partial(build, donor_mask="pairwise"))
+
+
+def test_owners_aggregate_alike_under_both_masks(build):
+    outputs = [imputed(build(ENTRY, donor_mask=mask), make_batch(MIXED)[0], "cxr") for mask in ("columns", "pairwise")]
+    owners = [i for i, pattern in enumerate(MIXED) if "cxr" in pattern]
+    assert torch.equal(outputs[0][owners], outputs[1][owners])
+
+
+def test_the_other_form_mixes_both_kernels_plainly(build):
+    module, h = build(ENTRY, form="ov").similarities[0], draw(5, 16)
+    e = torch.sigmoid(module.mixing)
+    expected = (1 - e) * kernel(module.norm_projected(module.phi(h))) + e * kernel(module.norm_raw(h))
+    torch.testing.assert_close(module(h)[0], expected)
+
+
+def test_one_batch_norm_can_serve_all(build):
+    norms = {norm for module in build(ENTRY).similarities for norm in (module.norm_raw, module.norm_projected)}
+    assert len(norms) == 6
+    shared = build(ENTRY, batch_norm="shared").similarities
+    assert len({norm for module in shared for norm in (module.norm_raw, module.norm_projected)}) == 1
+
+
+@pytest.mark.parametrize(("depth", "unimodal", "multimodal"), [("half", 2, 2), ("one", 1, 4)])
+def test_depth_before_and_after_the_modalities_meet(build, depth, unimodal, multimodal):
+    model = build(ENTRY, depth=depth, layers=4)
+    assert [len(encoder.layers) for encoder in model.encoders] == [unimodal] * 3
+    assert len(model.layers) == multimodal
+
+
+# --- evaluation by a frozen support set
+
+
+def supported(build, patterns=MIXED, **options):
+    """A model with a support set that it keeps, and the set."""
+    model = build(ENTRY, evaluation="bank", support_samples=10, threshold=EVERYONE, **options)
+    bank = make_samples(patterns, seed=3)
+    model.train()(make_batch(MIXED)[0])  # seven mates in training
+    model.eval().remember(collate(bank))
+    return model, bank
+
+
+def test_with_a_support_set_no_sample_depends_on_its_batch(build):
+    model, _ = supported(build)
+    assert (model.couples_samples, build(ENTRY).couples_samples) == (False, True)
+    samples = make_samples((*MIXED, *PATTERNS))
+    together = model(collate(samples)).logits
+    for i, sample in enumerate(samples):
+        torch.testing.assert_close(model(collate([sample])).logits, together[i, None], rtol=0, atol=1e-10)
+    assert model(collate(samples)).aux == {}
+
+
+def test_prediction_from_a_support_set_written_out(build):
+    """One new sample among the set: weights of others scaled to the mates of training, kernels' bandwidths its own."""
+    model, bank = supported(build)
+    (sample,) = make_samples(["ehr+note"], seed=8)
+    alone = {m: h for m, h in enumerate(model.encode(collate([sample]))[0]) if len(h)}
+    similarity, vectors, rows = graph(model, collate(bank))
+    count, mates = len(bank), 7
+    within = model.prune(similarity) * (mates / (count - 1))
+    within[range(count), range(count)] = 1
+    shared, kinds = torch.zeros(count).double(), torch.zeros(count).double()
+    for m, h in alone.items():
+        module = model.similarities[m]
+        (raw, deep, _), (new_raw, new_deep, _) = module.views(vectors[m]), module.views(h)
+        near = [kernel(new, old, bandwidth(old))[0] for new, old in ((new_raw, raw), (new_deep, deep))]
+        shared[rows[m]] += module.mix(*near)
+        kinds[rows[m]] += 1
+    edges = model.prune(shared / kinds.clamp(min=1)) * mates / count
+    for m in range(3):
+        module, own = model.imputations[m], alone.get(m)
+        first, second, donors = module.first, module.second, rows[m]
+        hops = first(within[donors][:, donors] @ vectors[m]).relu()
+        around = edges[donors] @ hops
+        if own is not None:
+            around = around + first(edges[donors] @ vectors[m] + own[0]).relu()
+        g = second(around).relu()
+        if own is not None:
+            a, c = torch.sigmoid(module.gate_graph(g)), torch.sigmoid(module.gate_own(own[0]))
+            g = (a * g + c * own[0]) / (a + c)
+        got = model.impute_from_support(*imputation_inputs(model, sample))[m][0]
+        torch.testing.assert_close(got, g, rtol=0, atol=1e-10)
+
+
+def imputation_inputs(model, sample):
+    batch = collate([sample])
+    vectors, contents = model.encode(batch)
+    return (
+        vectors,
+        [torch.tensor([] if c is None else c.layout.rows, dtype=torch.int64) for c in contents],
+        batch.present,
+    )
+
+
+def test_the_support_set_fills_in_and_belongs_to_the_state(build):
+    model, _ = supported(build)
+    (sample,) = make_samples(["ehr"], seed=8)
+    before = model(collate([sample])).logits
+    twin = build(ENTRY, evaluation="bank", support_samples=10)
+    with pytest.raises(RuntimeError, match="has been given none"):
+        twin(collate([sample]))
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin(collate([sample])).logits, before)
+    moved = make_samples(MIXED, seed=3)
+    moved[MIXED.index("ehr+cxr")].cxr.mul_(0.3)
+    model.remember(collate(moved))
+    assert (model(collate([sample])).logits - before).abs().max() > 1e-9
+    voided, _ = supported(build, donor_mask="pairwise")
+    filled = voided.impute_from_support(*imputation_inputs(voided, sample))
+    assert torch.equal(filled[1][0], voided.imputations[1].second.bias.relu())
+
+
+@pytest.mark.parametrize("patterns", [("ehr",), ("ehr", "ehr+cxr"), ("note",) * 10])
+def test_small_and_one_sided_support_sets_are_finite(build, patterns):
+    model, _ = supported(build, patterns)
+    assert model(make_batch(PATTERNS)[0]).logits.isfinite().all()

@@ -61,3 +61,75 @@ def test_streams_meet_through_bottlenecks_and_from_the_second_layer_on(build, la
     (together,) = patients(model, ["ehr+cxr+note"])
     difference = (together - alone.mean(0)).abs().max()
     assert difference > 1e-4 if mixes else difference < 1e-10
+
+
+def class_states(model, owned):
+    """Normed class outputs of one sample by modality, with the rest of the model as it is."""
+    present = [m for m, name in enumerate(MODALITIES) if name in owned]
+    streams = {m: torch.cat([model.cls[m, None], owned[MODALITIES[m]]]) for m in present}
+    shared = model.bottlenecks
+    for layer in range(len(model.streams[0])):
+        joined = layer >= model.fusion_start
+        updated = []
+        for m in present:
+            tokens = torch.cat([streams[m], shared]) if joined else streams[m]
+            out = dense_layer(model.streams[m][layer], tokens)
+            streams[m], copy = out[: len(streams[m])], out[len(streams[m]) :]
+            updated.append(copy)
+        shared = torch.stack(updated).mean(0) if joined else shared
+    return {m: model.norm(streams[m][0]) for m in present}
+
+
+@pytest.mark.parametrize("fusion_start", [0, 1, 2])
+@pytest.mark.parametrize("readout", ["mean", "logit_mean", "learned", "primary"])
+def test_readouts_and_the_start_of_fusion(build, readout, fusion_start):
+    model = build(ENTRY, readout=readout, classifier="mlp", fusion_start=fusion_start, primary="cxr")
+    batch, _ = make_batch([pattern for pattern in PATTERNS if "cxr" in pattern] if readout == "primary" else PATTERNS)
+    for owned, got in zip(embedded_tokens(model, batch), model(batch).logits, strict=True):
+        states = class_states(model, owned)
+        if readout == "primary":
+            expected = model.head(states[1])
+        elif readout == "logit_mean":
+            expected = torch.stack([model.head(state) for state in states.values()]).mean(0)
+        else:
+            scores = torch.stack(
+                [model.scores[m] if readout == "learned" else torch.zeros(()).double() for m in states]
+            )
+            expected = model.head((scores.softmax(0)[:, None] * torch.stack(list(states.values()))).sum(0))
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+
+
+def test_with_a_linear_classifier_averaged_logits_are_logits_of_the_average(build):
+    batch, _ = make_batch(PATTERNS)
+    first, second = (build(ENTRY, readout=readout)(batch).logits for readout in ("mean", "logit_mean"))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
+    first, second = (build(ENTRY, readout=r, classifier="mlp")(batch).logits for r in ("mean", "logit_mean"))
+    assert (first - second).abs().max() > 1e-4
+
+
+def test_the_primary_readout_refuses_a_sample_without_the_primary_modality(build):
+    model = build(ENTRY, readout="primary", primary="note")
+    with pytest.raises(ValueError, match="a sample lacks note"):
+        model(make_batch(["ehr+note", "ehr"])[0])
+    with pytest.raises(ValueError, match="a sample lacks note"):
+        model(make_batch(["ehr", "ehr"])[0])
+
+
+def test_information_needs_one_layer_to_a_bottleneck_and_one_from_it(build):
+    """The film reaches the series' class token in the second joint layer, wherever fusion starts."""
+    for layers, fusion_start, reaches in ((2, 0, True), (2, 1, False), (3, 1, True), (3, 2, False)):
+        model = build(ENTRY, layers=layers, fusion_start=fusion_start, readout="primary")
+        samples = [make_samples(["ehr+cxr"], lengths=[(5, 4)])[0] for _ in range(2)]
+        samples[1].cxr.mul_(0.5)
+        first, second = model(collate(samples)).logits
+        assert ((first - second).abs().max() > 1e-6) == reaches, (layers, fusion_start)
+
+
+def test_a_mean_over_all_streams_would_be_noticed(build, monkeypatch):
+    """The skip bottleneck is what the reference tests see: dividing by three streams breaks them."""
+    monkeypatch.setattr("baselines.mmf.MMF.weights", lambda self, streams, present: present.new_ones(3, 3) / 3.0)
+    monkeypatch.setattr("baselines.mmf.skip_mean", lambda parts, rows, _: sum(parts) / 3)
+    model = build(ENTRY)
+    batch, _ = make_batch(["ehr+cxr"] * 3)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(model(batch).logits[0], reference(model, embedded_tokens(model, batch)[0]))
