@@ -206,8 +206,10 @@ class BoostedTrees(nn.Module):
             early_stopping=False,  # the harness chooses the round
             random_state=int(np.random.SeedSequence((seed, output)).generate_state(1)[0]),
         )
+        # A column without any value cannot be put into bins; one value instead of none cannot be split either.
+        columns = np.where(np.isnan(x).all(0), 0.0, x)
         with threadpool_limits(torch.get_num_threads()):  # processes may be at work side by side
-            return model.fit(x, y)
+            return model.fit(columns, y)
 
     def _store(self, trees: Sequence[_Tree]) -> None:
         device = self.prior.device

@@ -238,3 +238,18 @@ def test_classes_that_do_not_occur_are_improbable_but_possible(occurring):
     absent = [c for c in range(5) if c not in occurring]
     assert ((chance[:, absent] > 0) & (chance[:, absent] < 0.2)).all()
     assert set(model.output.tolist()) <= set(occurring)
+
+
+def test_a_column_without_any_value_takes_no_part():
+    samples, training = labelled(BINARY)
+    training = [(without_notes(x), y, known) for x, y, known in training]
+    model = fitted(BINARY, training)
+    used = set(model.feature[model.left != torch.arange(len(model.left))].tolist())
+    assert used
+    assert max(used) < NOTES_FROM
+    assert logits_of(model, samples).isfinite().all()
+
+
+def without_notes(batch):
+    present = batch.present & torch.tensor([True, True, False])
+    return dataclasses.replace(batch, note=None, present=present)
