@@ -100,6 +100,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     protocol = None if values is None else parse_protocol(values, faults)
     models = _select_models(given.get("models", ["all"]), faults)
     tasks = _select_tasks(given.get("tasks"), data, faults)
+    faults += _carried_over_nowhere(given.get("models"), tasks)
     sources = (registry.get(name).pretrained_on for name in models)
     needed = tuple(dict.fromkeys([*models, *filter(None, sources)]))
     strangers = [registry.name_fault(name) for name in protocol.training_of] if protocol else []
@@ -267,6 +268,18 @@ def _select_tasks(asked: Any, data: DataInfo | None, faults: list[str]) -> tuple
     if not chosen and not faults:
         faults.append("tasks: none is left to run on these data")
     return chosen
+
+
+def _carried_over_nowhere(asked: Any, tasks: tuple[str, ...]) -> list[str]:
+    """Pretrained models that were named although every task is one of their first training."""
+    further = [name for name, task in TASKS.items() if not task.in_table3]
+    if not isinstance(asked, list) or not tasks or set(further) & set(tasks):
+        return []
+    entries = (entry for name, entry in registry.models().items() if name in asked and entry.pretrained_on)
+    return [
+        f"models: {entry.name} is for tasks that {entry.pretrained_on} is not trained on first: {', '.join(further)}"
+        for entry in entries
+    ]
 
 
 def _model_options(models: tuple[str, ...], overrides: Any, faults: list[str]) -> dict[str, Any]:

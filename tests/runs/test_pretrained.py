@@ -1,0 +1,93 @@
+"""Models that start from the final state of another: which jobs they need, and in which order these run."""
+
+from __future__ import annotations
+
+import functools
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from harness_fakes import config_for, fake_train, write_data
+
+from benchmark.errors import UserError
+from benchmark.runs.execute import execute
+from benchmark.runs.executors import InProcess
+from benchmark.runs.folder import is_done
+from benchmark.runs.launch import launch
+from benchmark.runs.plan import make_plan
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A data set that has DRG too."""
+    data = write_data(tmp_path / "data")
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["tasks"]["drg"] = {"classes": ["1"], "samples": {"train": 5, "val": 5, "test": 5}}
+    manifest["impossible"] = {}
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    return functools.partial(config_for, tmp_path, models="flexcare-pretrained", seeds="1,2")
+
+
+def test_the_first_training_is_part_of_the_plan_and_of_the_name(config):
+    jobs = make_plan(settings := config(tasks="drg", label_fraction=0.01), settings.data, None).jobs
+    sources = {job.seed: job for job in jobs if job.model == "flexcare"}
+    carried = {job.seed: job for job in jobs if job.model == "flexcare-pretrained"}
+    assert len(jobs) == 4
+    for seed in (1, 2):
+        assert sources[seed].tasks == ("ihm", "los", "dec", "phe", "rea", "dia")
+        assert sources[seed].label_fraction == 1.0 and carried[seed].label_fraction == 0.01
+        assert carried[seed].tasks == ("drg",) and carried[seed].initial == sources[seed].id
+    other = replace(settings, protocol=settings.protocol.model_copy(update={"seeds": (1,)}))
+    training = other.protocol.training.model_copy(update={"batch_size": 7})
+    other = replace(other, protocol=other.protocol.model_copy(update={"training": training}))
+    changed = {job.id for job in make_plan(other, other.data, None).jobs}
+    assert not changed & {job.id for job in jobs}, "another first training is another job"
+
+
+def test_there_is_nothing_to_carry_over_to_a_task_of_the_first_training(config):
+    with pytest.raises(UserError, match="flexcare-pretrained is for tasks that flexcare is not trained on first: drg"):
+        config(tasks="ihm")
+    settings = config(tasks="ihm", models="extensions,flexcare")
+    assert {job.model for job in make_plan(settings, settings.data, None).jobs} == {"flexcare"}
+    settings = config(tasks="ihm,drg", models="flexcare,flexcare-pretrained")
+    assert {(job.model, len(job.tasks)) for job in make_plan(settings, settings.data, None).jobs} == {
+        ("flexcare", 2),
+        ("flexcare", 6),
+        ("flexcare-pretrained", 1),
+    }
+
+
+def test_jobs_start_from_the_stored_state_and_after_it(config):
+    order, given = [], {}
+
+    def train(plan, data, device, notify):
+        order.append((plan.model, plan.seed))
+        if plan.initial is not None:
+            given[plan.seed] = plan.initial
+        trained = fake_train(plan, data, device, notify)
+        return replace(trained, state={"weight": torch.full((2,), float(plan.seed))})
+
+    settings = config(tasks="drg")
+    plan = make_plan(settings, settings.data, None)
+    watch = lambda tally: nullcontext(tally.tell)  # noqa: E731
+    summary = launch(settings, plan, watch, InProcess(functools.partial(execute, train=train)))
+    assert not summary.failed and all(is_done(settings.out, job.id) for job in plan.jobs)
+    assert [model for model, _ in order] == ["flexcare"] * 2 + ["flexcare-pretrained"] * 2
+    assert {seed: state["weight"].tolist() for seed, state in given.items()} == {1: [1.0, 1.0], 2: [2.0, 2.0]}
+
+
+def test_a_failed_first_training_fails_what_starts_from_it_with_the_reason(config):
+    def train(plan, data, device, notify):
+        if plan.model == "flexcare" and plan.seed == 1:
+            raise RuntimeError("no")
+        return fake_train(plan, data, device, notify)
+
+    settings = config(tasks="drg")
+    plan = make_plan(settings, settings.data, None)
+    watch = lambda tally: nullcontext(tally.tell)  # noqa: E731
+    summary = launch(settings, plan, watch, InProcess(functools.partial(execute, train=train)))
+    failed = {result.job.model: result.error for result in summary.failed}
+    assert set(failed) == {"flexcare", "flexcare-pretrained"}
+    assert failed["flexcare-pretrained"].startswith("starts from flexcare-6tasks-s1-")
