@@ -6,17 +6,17 @@ import dataclasses
 
 import pytest
 import torch
+from invariants import reads_members_only
 from random_batches import BINARY, PATTERNS, SMALL, collate, make_batch, make_samples, randomise
 from torch import Tensor
 
 from models.contract import MODALITIES, Dimensions, Head, count_parameters
 from models.dense_encoder import DenseCombinationEncoder
 from models.flexcare import FlexCare, FlexCareConfig, covariance_term
-from models.mask import COMBINATIONS, Mask
+from models.mask import COMBINATIONS, complete_combinations
 from models.mixture_of_experts import MixtureOfExperts
 
 FULL = ["ehr+cxr+note"] * 3
-READERS_OF = [Mask().readers_of(m) for m in range(3)]
 TWO = (BINARY, Head(4, "multilabel", "ehr"))
 
 
@@ -32,17 +32,8 @@ def test_number_of_parameters_with_the_six_tasks_of_the_paper():
 
 
 def test_each_combination_depends_on_the_content_of_its_members_only():
-    model = build()
-    batch, _ = make_batch(FULL)
-    batch.ehr.values.requires_grad_()
-    batch.cxr.pixels.requires_grad_()
-    batch.note.values.requires_grad_()
-    contents = [batch.ehr.values, batch.cxr.pixels, batch.note.values]
-    task, combinations = model.encode(batch)
-    for reader, encoded in enumerate([task, *combinations.unbind(1)]):
-        grads = torch.autograd.grad(encoded.square().sum(), contents, retain_graph=True, allow_unused=True)
-        reached = [grad is not None and bool(grad.any()) for grad in grads]
-        assert reached == [reader in READERS_OF[m] for m in range(3)]
+    reads_members_only(build())
+    reads_members_only(build(config=FlexCareConfig(task_sees_incomplete=False)))
 
 
 def stream_tokens(model: FlexCare, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
@@ -196,6 +187,68 @@ def test_covariance_term_equals_loops():
     assert covariance_term(tokens).item() == pytest.approx(total / 36 / 4, rel=1e-12)
 
 
+def test_covariance_between_complete_combinations_only():
+    torch.manual_seed(0)
+    tokens = torch.randn(3, 7, 16, dtype=torch.float64)
+    complete = complete_combinations(torch.tensor([[True, True, True], [True, False, True], [False, True, False]]))
+    expected = []
+    for sample, chosen in zip(tokens, complete, strict=True):
+        covariance = torch.cov(sample[chosen]).reshape(int(chosen.sum()), -1)
+        others = covariance - covariance.diag().diag()
+        expected.append(others.square().sum() / max(1, (len(others) - 1) ** 2))
+    torch.testing.assert_close(covariance_term(tokens, complete), torch.stack(expected).mean())
+    assert expected[2] == 0
+    torch.testing.assert_close(covariance_term(tokens[:1], complete[:1]), covariance_term(tokens[:1]))
+    batch, _ = make_batch(PATTERNS)
+    model = build(config=FlexCareConfig(cov_scope="complete_only", incomplete_combo="keep")).train()
+    expected = covariance_term(model.encode(batch)[1], complete_combinations(batch.present))
+    torch.testing.assert_close(model(batch).aux["covariance"], expected)
+
+
+def test_incomplete_combinations_can_be_kept():
+    batch, _ = make_batch(["ehr", "ehr+note"])
+    diagnostics = build(config=FlexCareConfig(incomplete_combo="keep"))(batch).diagnostics
+    assert (diagnostics["alpha"] > 0).all()
+    assert ((diagnostics["gates"] > 0).sum(-1) == 2).all()
+
+
+def test_the_task_token_can_be_kept_from_incomplete_combinations():
+    model = build(config=FlexCareConfig(task_sees_incomplete=False))
+    batch, _ = make_batch(["ehr", "ehr+note"])
+    task, _ = model.encode(batch)
+    with torch.no_grad():
+        model.combinations[COMBINATIONS.index((True, False, True))] += 0.5
+    changed = (model.encode(batch)[0] != task).any(1)
+    assert changed.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"attn_scale": "model"}, {"moe_noise": False}, {"mask_mode": "additive_one"}, {"layer_init": "cloned"}],
+    ids=str,
+)
+def test_an_option_changes_what_is_computed(options):
+    batch, _ = make_batch(PATTERNS)
+    outputs = []
+    for config in (FlexCareConfig(), FlexCareConfig(**options)):
+        model = build(config=config).train()
+        torch.manual_seed(3)
+        outputs.append(model(batch).logits)
+    assert not torch.equal(*outputs)
+
+
+def test_positional_tables_can_start_from_small_values():
+    dims = dataclasses.replace(Dimensions(), position_init="normal")
+    torch.manual_seed(0)
+    model = FlexCare(dims, TWO, FlexCareConfig())
+    for modality in MODALITIES:
+        table = getattr(model.embeddings, modality).position
+        assert 0.015 < table.std() < 0.02
+        assert table.abs().max() <= 0.04
+    with pytest.raises(ValueError, match="position_init 'ones'; allowed are zeros, normal"):
+        dataclasses.replace(dims, position_init="ones")
+
+
 def test_covariance_term_of_special_tokens():
     torch.manual_seed(0)
     tokens = torch.randn(2, 7, 16, dtype=torch.float64)
@@ -230,10 +283,13 @@ def test_a_model_needs_a_task():
         ("balance", float("nan")),
         ("temperature", 0.0),
         ("noise_floor", 0.0),
+        ("task_rows", -1),
+        ("mask_mode", "none"),
+        ("fused", "all"),
     ],
 )
 def test_bad_options_are_refused_with_their_value(option, value):
-    with pytest.raises(ValueError, match=f"{option} {value}"):
+    with pytest.raises(ValueError, match=f"{option} {value!r}"):
         FlexCareConfig(**{option: value})
 
 

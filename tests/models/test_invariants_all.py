@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from invariants import never_reads_padding, stands_alone
 from prepared_data import ENCODER, NOTE_WIDTH, overwrite_unseen, write_prepared
 from random_batches import BINARY, PATTERNS, SMALL, collate, make_batch, make_labels, make_samples, randomise
 from torch import Tensor, nn
@@ -19,9 +20,8 @@ from benchmark.data.batches import BatchSource, Labels
 from benchmark.data.dataset import PreparedData
 from benchmark.training.losses import total_loss
 from models import ENTRIES as OWN
-from models.contract import MODALITIES, Dimensions, Head, ModelEntry, Output
+from models.contract import Dimensions, Head, ModelEntry, Output
 from models.layers import EncoderLayer
-from models.ragged import Group
 
 ENTRIES = tuple(entry for entry in (*OWN, *BASELINES) if not entry.fits)
 """Models that are trained by gradient."""
@@ -110,42 +110,17 @@ def test_stored_content_that_a_sample_must_not_see_changes_no_output(entry, task
 
 
 @every_model
-def test_what_fills_up_a_group_of_sequences_changes_neither_output_nor_gradient(entry, monkeypatch):
-    plain, batch_of = Group.pad, functools.partial(make_batch, MIXED, seed=5)
-    filled = []
-
-    def pad(group: Group, values: Tensor) -> Tensor:
-        padded = plain(group, values)
-        if group.allowed is None or not values.is_floating_point():
-            return padded
-        filled.append(int((~group.allowed).sum()))
-        return padded.masked_fill(~group.allowed[..., None], 1e4)
-
-    results = []
-    for how in (plain, pad):
-        monkeypatch.setattr(Group, "pad", how)
-        model = build(entry)
-        batch, y = batch_of()
-        output = model(batch)
-        loss_of(model, output, y).backward()
-        results.append([output.logits.detach(), *(parameter.grad for parameter in model.parameters())])
+def test_what_fills_up_a_group_of_sequences_changes_neither_output_nor_gradient(entry):
+    batch, y = make_batch(MIXED, seed=5)
+    model = build(entry)
+    filled = never_reads_padding(lambda: build(entry), batch, lambda one, batch: loss_of(one, one(batch), y))
     equal_lengths = entry.reads == ("cxr",) or not any(isinstance(module, EncoderLayer) for module in model.modules())
-    assert sum(filled) > 0 or equal_lengths
-    for value, expected in zip(*results, strict=True):
-        assert (value is None and expected is None) or torch.equal(value, expected)
+    assert filled > 0 or equal_lengths
 
 
 @uncoupled
 def test_a_sample_alone_equals_the_sample_in_any_batch_and_order(entry):
-    model = build(entry)
-    samples = make_samples(MIXED)
-    together = model(collate(samples)).logits
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(1)).tolist()
-    shuffled = model(collate([samples[i] for i in order])).logits
-    torch.testing.assert_close(shuffled, together[order], rtol=0, atol=1e-10)
-    for i, sample in enumerate(samples):  # here a modality that nobody owns is missing from the batch
-        alone = model(collate([sample])).logits
-        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-10, msg=f"{sample.pattern} alone")
+    stands_alone(build(entry), make_samples(MIXED))
 
 
 @coupled
@@ -214,6 +189,18 @@ def test_masked_labels_change_neither_loss_nor_gradient(entry, head):
         results.append([loss, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)])
     assert all(a is None or torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
     assert results[2][0] != results[0][0]
+
+
+@every_model
+@pytest.mark.parametrize("head", HEADS, ids=name_of)
+def test_a_batch_without_any_label_has_no_loss(entry, head):
+    patterns = [pattern for pattern in MIXED if head.primary in pattern.split("+")]
+    batch, y = make_batch(patterns, head=head)
+    model = build(entry, heads=(head,))
+    loss = loss_of(model, model(batch), y, head.kind, torch.zeros_like(y, dtype=torch.bool))
+    assert loss == 0
+    grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    assert not any(grad is not None and grad.any() for grad in grads)
 
 
 @every_model
