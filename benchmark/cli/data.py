@@ -13,19 +13,30 @@ Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `bench p
 
 
 @data_app.command("check")
-def check_command(data: Data) -> None:
-    """Check a data set: its files are those that were written.
+def check_command(
+    data: Data, every: Annotated[bool, typer.Option("--every", help="Show the rules that hold as well.")] = False
+) -> None:
+    """Look for leaks and damage in a data set: its files are those that were written, and no input tells the outcome.
 
     Examples:
 
         bench data check data/mimic
     """
+    from benchmark.data.audit import audit_folder
     from benchmark.data.fingerprint import check_fingerprint
     from benchmark.manifest import read_manifest
 
     info = read_manifest(data)
     check_fingerprint(data, info.fingerprint)
     typer.echo(f"{info.name}: content unchanged since it was prepared ({info.fingerprint[:12]})")
+    findings = audit_folder(data)
+    for finding in findings:
+        if finding.violated or finding.kind != "check" or every:
+            typer.echo(f"BROKEN {finding}" if finding.violated else str(finding))
+    broken, rules = sum(finding.violated for finding in findings), sum(finding.kind == "check" for finding in findings)
+    typer.echo(f"{rules} rules checked, {f'{broken} of them broken' if broken else 'all hold'}")
+    if broken:
+        raise typer.Exit(1)
 
 
 @data_app.command("report")

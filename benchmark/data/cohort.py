@@ -82,8 +82,9 @@ def build_cohort(raw: RawMimic, rules: Rules = Rules()) -> Cohort:
     stays["age"] = _age(stays, rules)
     stays = selection.apply(stays[stays.age >= ADULT], "adults", f"younger than {ADULT}")
     stays = selection.apply(stays[stays.los_hours.notna()], "length of stay known", "blank los")
-    positive = stays[stays.los_hours > TOLERANCE]
-    stays = selection.apply(positive, "length of stay above zero", "los is zero or negative")
+    positive = stays[(stays.los_hours > TOLERANCE) & (stays.outtime > stays.intime)]
+    reason = "los is zero or negative, or outtime is blank or not after intime"
+    stays = selection.apply(positive, "length of stay above zero", reason)
     if rules.diagnoses == "joined_with_dictionary":
         coded = stays[stays.hadm_id.isin(read_diagnoses(raw, stays, rules).hadm_id)]
         stays = selection.apply(coded, "known diagnosis", "no diagnosis whose code is in d_icd_diagnoses")

@@ -89,6 +89,9 @@ FILLED = {
 ALLOWED = {"icd_version": (9, 10), "hospital_expire_flag": (0, 1), **dict.fromkeys(FINDINGS, (-1, 0, 1))}
 """Values of columns that take few."""
 
+BELOW = {"los": 3650, "StudyTime": 240_000}
+"""Numbers that are wrong from here on: days of a stay, and a time of day HHMMSS.fff."""
+
 CHECKED = {
     name.lower(): name
     for name in (*sorted(TIMES | _INTEGERS | _NUMBERS), *sorted({name for names in FILLED.values() for name in names}))
@@ -139,6 +142,13 @@ def typed(frame: pl.DataFrame, table: str, path: Path, before: int = 0) -> pl.Da
         if name in ALLOWED:
             allowed = value.is_in(pl.Series(ALLOWED[name], dtype=value.dtype).implode()) | value.is_null()
             checks.append((name, ~allowed, f"must be {', '.join(map(str, ALLOWED[name]))}"))
+        if type_of(name) == pl.Float64:
+            checks.append((name, ~value.is_finite().fill_null(True), "is no finite number"))
+        if name in BELOW:
+            checks.append((name, (value >= BELOW[name]).fill_null(False), f"must be below {BELOW[name]:,}"))
+        if name == "StudyDate":
+            date = value.cast(pl.String).str.to_date("%Y%m%d", strict=False)
+            checks.append((name, value.is_not_null() & date.is_null(), "is no date YYYYMMDD"))
         if name in TIMES and table in KEYS:
             year = value.dt.year()
             wrong = (year < YEARS[0]) | (year > YEARS[1])

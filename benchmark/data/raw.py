@@ -10,15 +10,15 @@ say in which row it stands.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from benchmark.data.columns import CHECKED, FILLED, TIMES, blank_as_null, parsed, require_unique, type_of, typed
+from benchmark.data.columns import FILLED, TIMES, blank_as_null, parsed, require_unique, type_of, typed
 from benchmark.data.csv_faults import require_sound
+from benchmark.data.csv_tables import BlankError, Guard, has_rows, located, open_csv, scanned, wanted_names
 from benchmark.errors import UserError
 
 _CXR_FILES = {name: f"mimic-cxr-2.0.0-{name}" for name in ("metadata", "chexpert", "negbio", "split")}
@@ -120,7 +120,7 @@ class RawMimic:
         """
         if table not in self._filled:
             path = self.path(table)
-            self._filled[table] = path is not None and _has_rows(path)
+            self._filled[table] = path is not None and has_rows(path)
         return self._filled[table]
 
     def lack(self, table: str) -> str | None:
@@ -136,7 +136,7 @@ class RawMimic:
 
     def columns(self, table: str) -> list[str]:
         """Names of the table's columns in file order."""
-        return list(_open(self._require(table)).collect_schema().names())
+        return list(open_csv(self._require(table)).collect_schema().names())
 
     def scan(self, table: str, columns: Sequence[str], optional: Sequence[str] = ()) -> pl.LazyFrame:
         """Lazy frame of the named columns, typed.
@@ -151,7 +151,7 @@ class RawMimic:
                 only when the frame is collected; `collect` and `batches` turn that into a UserError too.
         """
         path = self._require(table)
-        names = _names(self.columns(table), columns, optional, path)
+        names = wanted_names(self.columns(table), columns, optional, path)
         if table in LONG or "text" in columns:
             frame = self._stream(table, path, names)
         else:
@@ -160,7 +160,7 @@ class RawMimic:
         return frame.with_columns(absent).select(*columns, *optional)
 
     def _read(self, table: str, path: Path, names: dict[str, str]) -> pl.DataFrame:
-        frame = _open(path)
+        frame = open_csv(path)
         if table == "note/discharge":
             frame = frame.select(names.values())
         last = frame.collect_schema().names()[-1]
@@ -168,7 +168,7 @@ class RawMimic:
             # All columns, since the reader passes over fields too many where it need not read to the end of rows.
             text = frame.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise _located(path, table, error) from error
+            raise located(path, table, error) from error
         # It fills rows that are too short with nulls. They can only be where the last column is null.
         if text[last].null_count() and table != "note/discharge" and require_sound(path) != text.height:
             raise UserError(f"{path}: rows cannot be told apart, probably for quotation marks in the wrong place")
@@ -181,9 +181,9 @@ class RawMimic:
     def _stream(self, table: str, path: Path, names: dict[str, str]) -> pl.LazyFrame:
         numeric = {found: type_of(name) for name, found in names.items() if type_of(name) in (pl.Int64, pl.Float64)}
         blank = {found: "" for name, found in names.items() if name != "text"}
-        frame = _open(path, schema_overrides=numeric, null_values=blank)
+        frame = open_csv(path, schema_overrides=numeric, null_values=blank)
         frame = frame.rename({found: name for name, found in names.items() if name != found})
-        guard = _Guard(self.rows, table)
+        guard = Guard(self.rows, table)
         first, *required = [name for name in FILLED[table] if name in names]
         looks = {first: guard.counting} | dict.fromkeys(required, guard.filled)
         seen = (
@@ -192,11 +192,11 @@ class RawMimic:
         )
         # Before all other conditions, so that the guard sees every row.
         frame = frame.filter(pl.all_horizontal(seen))
-        return frame.select(parsed(name) if name in TIMES else pl.col(name) for name in names)
+        return frame.select(_value(name) for name in names)
 
     def count(self, table: str) -> int:
         """Rows of a table; the whole file is read."""
-        return collect(_open(self._require(table)).select(pl.len()), table).item()
+        return collect(open_csv(self._require(table)).select(pl.len()), table).item()
 
     def film_path(self, subject_id: int, study_id: int, dicom_id: str) -> Path:
         """Where the image of one film lies."""
@@ -236,117 +236,24 @@ def collect(frame: pl.LazyFrame, table: str) -> pl.DataFrame:
     """Run a query on `table` in batches; a value that does not fit its column is a `UserError`."""
     try:
         return frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError, _Blank) as error:
-        raise _located(_scanned(frame), table, error) from error
+    except (pl.exceptions.PolarsError, OSError, BlankError) as error:
+        raise located(scanned(frame), table, error) from error
 
 
 def batches(frame: pl.LazyFrame, table: str, size: int | None = None) -> Iterator[pl.DataFrame]:
     """The result of a query on `table`, some rows at a time and in order; errors as in `collect`."""
     try:
         yield from frame.collect_batches(chunk_size=size, engine="streaming")
-    except (pl.exceptions.PolarsError, OSError, _Blank) as error:
-        raise _located(_scanned(frame), table, error) from error
+    except (pl.exceptions.PolarsError, OSError, BlankError) as error:
+        raise located(scanned(frame), table, error) from error
 
 
-class _Blank(Exception):
-    """A column that is never blank has a blank."""
-
-
-class _Guard:
-    """Looks at the columns of a table while they stream by, and counts rows.
-
-    The reader fills a row that has too few fields with nulls: those are looked for in columns that are never blank. It
-    passes over fields too many unless all columns are read: so all are.
-    """
-
-    def __init__(self, rows: dict[str, int], table: str) -> None:
-        self.rows, self.table, self.count = rows, table, 0
-
-    def counting(self, column: pl.Series) -> pl.Series:
-        self.count += len(column)
-        self.rows[self.table] = self.count
-        return self.filled(column)
-
-    def filled(self, column: pl.Series) -> pl.Series:
-        if column.null_count():
-            raise _Blank(f"column {column.name} is blank in a row")
-        return column.is_not_null()
-
-    def read(self, column: pl.Series) -> pl.Series:
-        return pl.repeat(True, len(column), dtype=pl.Boolean, eager=True)
-
-
-def _scanned(frame: pl.LazyFrame) -> Path | None:
-    """The file that a query reads, by its plan."""
-    found = re.findall(r"Csv SCAN \[(.+)\]", frame.explain(optimized=False))
-    return Path(found[0]) if found else None
-
-
-def _located(path: Path | None, table: str, error: Exception) -> UserError:
-    """The reason of a failed query, with the row if it can be found."""
-    if path is None:
-        return UserError(f"table {table} cannot be read: {str(error).splitlines()[0]}")
-    try:
-        _search(path, table)
-    except UserError as fault:
-        return fault
-    return UserError(f"{path} cannot be read: {str(error).splitlines()[0]}")
-
-
-def _search(path: Path, table: str) -> None:
-    """Raise a UserError for the first value that does not fit its column, or for the row where the file is broken."""
-    before = 0
-    frame = _open(path)
-    names = {found: name for found in frame.collect_schema().names() if (name := CHECKED.get(_plain(found)))}
-    try:
-        for text in frame.select(pl.col(found).alias(name) for found, name in names.items()).collect_batches():
-            typed(blank_as_null(text), table, path, before)
-            before += text.height
-    except (pl.exceptions.PolarsError, OSError):
-        pass  # the file itself is broken
-    require_sound(path)
-
-
-def _open(path: Path, **options: Any) -> pl.LazyFrame:
-    try:
-        frame = pl.scan_csv(path, infer_schema=False, glob=False, **options)
-        frame.collect_schema()
-    except pl.exceptions.NoDataError as error:
-        raise UserError(f"{path} has no header: it is empty") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        require_sound(path)
-        raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
-    return frame
-
-
-def _has_rows(path: Path) -> bool:
-    frame = _open(path)
-    try:
-        return frame.head(1).collect().height > 0
-    except (pl.exceptions.PolarsError, OSError):
-        return True  # it has something; what is wrong with it is said when it is read
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower()
-
-
-def _names(present: Sequence[str], columns: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, str]:
-    """Names in the file of the wanted columns that are there."""
-    by_plain: dict[str, list[str]] = {}
-    for name in present:
-        by_plain.setdefault(_plain(name.split("_duplicated_")[0]), []).append(name)
-    names = {}
-    for name in (*columns, *optional):
-        found = by_plain.get(_plain(name), [])
-        if len(found) > 1:
-            raise UserError(f"{path}: {len(found)} columns are called {name}")
-        if found:
-            names[name] = found[0]
-    missing = [name for name in columns if name not in names]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; the file has {', '.join(present)}")
-    return names
+def _value(name: str) -> pl.Expr:
+    """A column of a long table; words like NaN and inf in place of a number are blanks."""
+    if name in TIMES:
+        return parsed(name)
+    value = pl.col(name)
+    return pl.when(value.is_finite()).then(value) if type_of(name) == pl.Float64 else value
 
 
 def _place(table: str) -> tuple[str, str]:

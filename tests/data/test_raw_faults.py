@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from raw_files import Hospital, subjects_in
 
 from benchmark.data.prepare import prepare
 from benchmark.data.raw import RawMimic, batches, collect
+from benchmark.data.release import release
 from benchmark.errors import UserError
 
 CHART = "mimic-iv/icu/chartevents"
@@ -29,10 +31,10 @@ METADATA = "mimic-cxr/mimic-cxr-2.0.0-metadata"
 CHEXPERT = "mimic-cxr/mimic-cxr-2.0.0-chexpert"
 
 
-def hospital() -> Hospital:
-    """Six patients, all modalities."""
+def hospital(trained: int = 4) -> Hospital:
+    """Patients of all partitions, all modalities."""
     raw = Hospital()
-    for index, subject in enumerate([*subjects_in("train", 4), *subjects_in("val", 1), *subjects_in("test", 1)]):
+    for index, subject in enumerate([*subjects_in("train", trained), *subjects_in("val", 1), *subjects_in("test", 1)]):
         hadm, stay = 20_000_000 + index, 30_000_000 + index
         raw.patient(subject)
         raw.admission(subject, hadm)
@@ -121,6 +123,10 @@ FAULTS: dict[str, tuple[str, Harm, str]] = {
     "flag": (ADMISSIONS, cell(3, 8, b"7"), r"row 3, column hospital_expire_flag: '7' must be 0, 1"),
     "ICD version": (DIAGNOSES, cell(2, 4, b"11"), r"row 2, column icd_version: '11' must be 9, 10"),
     "finding": (CHEXPERT, cell(2, 5, b"2.0"), r"row 2, column .*: '2.0' must be -1, 0, 1"),
+    "endless stay": (STAYS, cell(3, 7, b"inf"), r"row 3, column los: 'inf' is no finite number"),
+    "stay of a century": (STAYS, cell(3, 7, b"36500"), r"row 3, column los: '36500' must be below 3,650"),
+    "day of a film": (METADATA, cell(2, 4, b"21501399"), r"row 2, column StudyDate: '21501399' is no date"),
+    "time of a film": (METADATA, cell(2, 5, b"250000.0"), r"row 2, column StudyTime: '250000.0' must be below 240,000"),
     # blanks where there must be something
     "blank stay": (STAYS, cell(2, 2, b""), r"row 2, column stay_id: blank must not be blank"),
     "blank begin": (STAYS, cell(2, 5, b""), r"row 2, column intime: blank"),
@@ -256,6 +262,94 @@ def test_rows_are_counted_while_they_stream(root):
     frame = raw.scan("icu/chartevents", ["stay_id", "valuenum"]).filter(pl.col("stay_id") == 30_000_001)
     assert sum(batch.height for batch in batches(frame, "icu/chartevents", 5)) == 12
     assert raw.rows["icu/chartevents"] == 72
+
+
+def test_contradictions_between_tables_are_counted(tmp_path):
+    root = tmp_path / "raw"
+    hospital(6).write(root, compress=False)
+    stays = (root / f"{STAYS}.csv").read_text().splitlines()
+    rows = [line.split(",") for line in stays]
+    rows[1][1] = "29999999"  # no such admission
+    rows[2][7] = rows[2][6] = ""  # no length
+    rows[3][5], rows[3][6] = rows[3][6], rows[3][5]  # ends before it begins
+    (root / f"{STAYS}.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
+    patients = (root / f"{PATIENTS}.csv").read_text().splitlines()
+    (root / f"{PATIENTS}.csv").write_text("\n".join(patients[:4] + patients[5:]) + "\n")
+    manifest = prepare(root / "mimic-iv", tmp_path / "out")
+    steps = json.loads((tmp_path / "out" / "cohort.json").read_text())["selection"]
+    dropped = {step["name"]: step["dropped"] for step in steps if step["dropped"]}
+    assert dropped == {
+        "known admission and patient": 2,
+        "length of stay known": 1,
+        "length of stay above zero": 1,
+    }
+    assert {what for what, count in manifest["source"]["oddities"].items() if count == 1} == {
+        "stays without an admission of the same patient",
+        "admissions without a patient",
+        "stays with a blank length or end",
+        "stays that end before they begin",
+        "stays whose length is not that between begin and end",
+    }
+    report = (tmp_path / "out" / "cohort.md").read_text()
+    assert "no row in admissions or patients" in report and "not after intime" in report
+
+
+LATER = {
+    "hosp/admissions": "admit_provider_id",
+    "hosp/labevents": "order_provider_id",
+    "icu/chartevents": "caregiver_id",
+}
+
+
+@pytest.mark.parametrize(
+    ("later", "years", "expected"),
+    [
+        (False, "2008 - 2010", "2.0 or 2.1, not complete"),
+        (True, "2017 - 2019", "2.2 or later, not complete"),
+        (True, "2020 - 2022", "3.0 or later, not complete"),
+    ],
+)
+def test_releases_differ_by_columns_and_give_the_same_data(sound, root, tmp_path, later, years, expected):
+    for table, name in LATER.items():
+        file = root / "mimic-iv" / f"{table}.csv"
+        frame = pl.read_csv(file, infer_schema=False).drop(name, strict=False)
+        if later:
+            place = frame.columns.index("charttime" if "charttime" in frame.columns else "deathtime")
+            frame = frame.insert_column(place, pl.lit("P1").alias(name))
+        frame.write_csv(file)
+    file = root / f"{PATIENTS}.csv"
+    pl.read_csv(file, infer_schema=False).with_columns(anchor_year_group=pl.lit(years)).write_csv(file)
+    manifest = prepare(**paths(root), out=tmp_path / "out", name="same")
+    assert manifest["source"]["release"] == expected
+    assert manifest["fingerprint"] == prepare(**paths(sound), out=tmp_path / "sound", name="same")["fingerprint"]
+    assert manifest["source"]["files"]["icu/chartevents"]["rows"] == 72
+
+
+def test_known_releases_by_their_rows(root):
+    raw = RawMimic(**paths(root))
+    for counts, name in (((315_460, 454_324, 76_943), "2.0"), ((299_777, 431_088, 73_141), "2.1")):
+        raw.rows = dict(zip(("hosp/patients", "hosp/admissions", "icu/icustays"), counts, strict=True))
+        assert release(raw) == name
+
+
+def test_plain_file_is_taken_where_both_are_there(root, tmp_path):
+    (root / f"{STAYS}.csv.gz").write_bytes(b"not read")
+    source = prepare(**paths(root), out=tmp_path / "out")["source"]
+    assert source["plain_and_gzipped"] == ["icu/icustays"] and source["files"]["icu/icustays"]["file"] == "icustays.csv"
+
+
+def test_optional_tables_without_rows_count_as_absent(root, tmp_path):
+    for table in (LABS, DIAGNOSES, NOTES, METADATA):
+        file = root / f"{table}.csv"
+        file.write_text(file.read_text().splitlines()[0] + "\n")
+    manifest = prepare(**paths(root), out=tmp_path / "out")
+    assert manifest["impossible"] == {
+        "phe": "hosp/diagnoses_icd has a header but no rows",
+        "dia": "cxr/metadata has a header but no rows",
+        "drg": "note/discharge has a header but no rows",
+    }
+    assert manifest["modalities"] == {"ehr": True, "cxr": False, "note": False}
+    assert manifest["source"]["lacking"]["hosp/labevents"] == "hosp/labevents has a header but no rows"
 
 
 def test_the_command_prints_one_line_and_no_traceback(root, tmp_path):
