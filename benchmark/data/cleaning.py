@@ -128,8 +128,10 @@ def chart_rows(
             .with_columns(inside=pl.col("belongs") & _after_admission(), early=pl.col("belongs") & ~_after_admission())
         )
     else:
-        rows = rows.join(stays.select("stay_id", "intime", "outtime"), on="stay_id").with_columns(
-            inside=_within(), early=pl.lit(False), belongs=pl.lit(True), own=pl.col("stay_id")
+        rows = (
+            rows.join(stays.select("stay_id", "intime", "outtime", patient="subject_id"), on="stay_id")
+            .with_columns(own=pl.col("stay_id"), belongs=(pl.col("patient") == pl.col("subject_id")).fill_null(False))
+            .with_columns(inside=pl.col("belongs") & _within(), early=pl.lit(False))
         )
     rows = rows.join(items.lazy(), on="itemid").with_columns(arterial=pl.lit(None, dtype=pl.Boolean))
     if rules.body_size == "day_before":

@@ -97,6 +97,7 @@ def test_charts_of_a_stay():
         raw(1, HEART, "64", hadm_id=100, stay_id=99),  # a stay that is not in the cohort
         raw(1, HEART, "65", hadm_id=None, stay_id=10),
         raw(1, HEART, "66", hadm_id=100, stay_id=None),
+        raw(2, HEART, "68", hadm_id=100, stay_id=10, subject_id=2),  # of another patient
         raw(1, 999, "67", **own),
     ]
     assert seen(rows, "chart") == [
@@ -104,6 +105,7 @@ def test_charts_of_a_stay():
         (10, -0.5, 350, OUTSIDE),
         (10, 0, 60, KEPT),
         (10, 1, 65, KEPT),
+        (10, 2, 68, OUTSIDE),
         (10, 5, 61, KEPT),
         (10, 5.5, 62, OUTSIDE),
     ]
@@ -113,6 +115,7 @@ def test_charts_of_a_stay():
         (10, 0, 60, KEPT),
         (10, 1, 65, OUTSIDE),  # no admission number
         (10, 1, 66, KEPT),  # the stay of the admission
+        (10, 2, 68, OUTSIDE),
         (10, 5, 61, KEPT),
         (10, 5.5, 62, KEPT),
     ]
