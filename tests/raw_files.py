@@ -150,3 +150,20 @@ class Hospital:
             path.mkdir(parents=True, exist_ok=True)
             Image.new("L", (320, 300), sum(map(ord, row["dicom_id"])) % 256).save(path / f"{row['dicom_id']}.jpg")
         return {name: root / name.replace("_", "-") for name in ("mimic_iv", "mimic_cxr", "mimic_note")}
+
+
+def small_hospital(trained: int = 4) -> Hospital:
+    """Patients of all partitions, all modalities."""
+    raw = Hospital()
+    for index, subject in enumerate([*subjects_in("train", trained), *subjects_in("val", 1), *subjects_in("test", 1)]):
+        hadm, stay = 20_000_000 + index, 30_000_000 + index
+        raw.patient(subject)
+        raw.admission(subject, hadm)
+        raw.stay(subject, hadm, stay, beats=tuple(range(1, 60, 5)))
+        raw.diagnosis(subject, hadm, "I10", 10)
+        raw.film(subject, 50_000_000 + index, f"film{index}", 20.0)
+        raw.findings(subject, 50_000_000 + index, Edema=1.0)
+        raw.note(subject, hadm, f"Past Medical History:\nhistory {index}\nSocial History:\n___\n")
+        raw.add("hosp/drgcodes", subject_id=subject, hadm_id=hadm, drg_type="HCFA", drg_code="64")
+        raw.lab(subject, hadm, 50931, 30.0, "90")
+    return raw

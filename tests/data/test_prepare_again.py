@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from raw_files import Hospital, subjects_in
+from raw_files import small_hospital
 
 import benchmark.data.prepare as prepare_module
 from benchmark.data.prepare import prepare
@@ -21,24 +21,9 @@ from benchmark.errors import UserError
 COMMAND = [sys.executable, "-c", "from benchmark.cli import main; main()", "prepare"]
 
 
-def hospital() -> Hospital:
-    raw = Hospital()
-    for index, subject in enumerate([*subjects_in("train", 4), *subjects_in("val", 1), *subjects_in("test", 1)]):
-        hadm, stay = 20_000_000 + index, 30_000_000 + index
-        raw.patient(subject)
-        raw.admission(subject, hadm)
-        raw.stay(subject, hadm, stay, beats=tuple(range(1, 60, 5)))
-        raw.diagnosis(subject, hadm, "I10", 10)
-        raw.lab(subject, hadm, 50931, 30.0, "90")
-        raw.film(subject, 50_000_000 + index, f"film{index}", 20.0)
-        raw.findings(subject, 50_000_000 + index, Edema=1.0)
-        raw.note(subject, hadm, f"Past Medical History:\nhistory {index}\nSocial History:\n___\n")
-    return raw
-
-
 @pytest.fixture(scope="module")
 def raw_paths(tmp_path_factory) -> dict[str, Path]:
-    return hospital().write(tmp_path_factory.mktemp("raw"))
+    return small_hospital().write(tmp_path_factory.mktemp("raw"))
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +173,7 @@ def test_second_process_is_sent_away(raw_paths, tmp_path):
 
 
 def test_file_that_changes_meanwhile_is_noticed(tmp_path):
-    paths = hospital().write(tmp_path / "raw")
+    paths = small_hospital().write(tmp_path / "raw")
     stays = paths["mimic_iv"] / "icu/icustays.csv.gz"
 
     def progress(what: str, *_: object) -> None:
