@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark.cores import core_count
-from benchmark.data.films import SIDE, BadFilm, decode
+from benchmark.data.films import SIDE, WRONG_SUM, BadFilm, decode
 from benchmark.data.rules import Rules
 from benchmark.errors import UserError
 from benchmark.files import replace_text
@@ -37,6 +37,9 @@ BLOCK = 512
 
 SUMS = "SHA256SUMS.txt"
 """The list of checksums that PhysioNet publishes with every data set."""
+
+_TELLING = 20
+"""So many films whose checksums are all wrong were not damaged by chance."""
 
 _FILM_BYTES = SIDE * SIDE
 
@@ -203,6 +206,12 @@ def _append(
     for position, film in enumerate(_decoded(paths[start:], expected[start:], threads, rules), start=start + 1):
         films.append(film)
         if len(films) == BLOCK or position == len(paths):
+            wrong = sum(isinstance(film, str) and film == WRONG_SUM for film in films)
+            if not journal.stored and wrong == len(films) >= _TELLING:
+                raise UserError(
+                    f"none of the first {len(films)} films has its checksum of {SUMS}; if they were made smaller or "
+                    f"saved anew on purpose, take {SUMS} out of the folder of MIMIC-CXR"
+                )
             stored = b"".join(film.tobytes() for film in films if not isinstance(film, str))
             file.write(stored)
             file.flush()

@@ -31,6 +31,8 @@ MOST_PIXELS = 80_000_000
 LEAST_SIDE, MOST_ELONGATED = 32, 5
 """A picture with a shorter side in pixels, or a larger ratio of its sides, is no film."""
 
+WRONG_SUM = "its checksum is not the published one"
+
 _FORMATS = ("JPEG", "PNG")
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 """Kinds of pixels with at most eight bits a channel, by the names of Pillow."""
@@ -71,7 +73,7 @@ def decode(path: Path, rules: Rules = Rules(), sha256: str | None = None) -> np.
     try:
         data = path.read_bytes()
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise BadFilm("its checksum is not the published one")
+            raise BadFilm(WRONG_SUM)
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
             _require_film(image)
             return _twice(image) if rules.film_pixels == "twice" else _once(image)

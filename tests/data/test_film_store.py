@@ -62,6 +62,7 @@ def test_no_film_at_all(tmp_path) -> None:
 def counted(monkeypatch) -> list[Path]:
     """Films that were decoded, four a block."""
     seen: list[Path] = []
+    monkeypatch.setattr(film_store, "_TELLING", 3)
     monkeypatch.setattr(film_store, "BLOCK", 4)
     monkeypatch.setattr(film_store, "decode", lambda path, *rest: seen.append(path) or decode(path, *rest))
     return seen
@@ -166,6 +167,14 @@ def test_published_checksums_find_what_the_decoder_does_not(tmp_path) -> None:
     with pytest.raises(UserError, match=r"line 1: '123' is no SHA-256"):
         read_sums(tmp_path, paths)
     assert read_sums(tmp_path / "nowhere", paths) == {}
+
+
+def test_checksums_of_other_files_are_told_apart_from_damage(tmp_path, counted) -> None:
+    """A folder of films that were made smaller still has the list of the originals."""
+    paths = made(tmp_path, 4)
+    sums = dict.fromkeys(("/".join(path.parts[-4:]) for path in paths), "0" * 64)
+    with pytest.raises(UserError, match=r"none of the first 4 films has its checksum of SHA256SUMS\.txt"):
+        write_films(paths, tmp_path, sums=sums)
 
 
 def test_a_full_disk_is_found_before_the_work(tmp_path, monkeypatch) -> None:

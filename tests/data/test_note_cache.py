@@ -139,7 +139,8 @@ def test_texts_that_come_later_are_added_wherever_they_stand(checkpoint, tmp_pat
 KILLED = """
 import os, sys
 from pathlib import Path
-import torch, transformers
+import torch
+from transformers import AutoTokenizer, BertModel, BertTokenizerFast
 from benchmark.data import note_cache
 
 def killed_at(name, count):

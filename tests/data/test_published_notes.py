@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmark.data.notes import Section
 from benchmark.data.published_notes import find_published_section
@@ -51,3 +53,20 @@ def test_fixed_phrases(note: str, name: str, expected: str | None) -> None:
 @pytest.mark.parametrize("body", ["\n___\n", "", " - ___ -\n.", "\r\n"])
 def test_a_section_without_words_counts_as_missing(body: str) -> None:
     assert find_published_section(f"Past Medical History:{body}Social History:", "pmh") == Section(None, "empty")
+
+
+PIECES = ["Past Medical History:", "past medical history", "Social History", "Brief Hospital Course:", "x1", ".", "\n"]
+PIECES += ["Medications on Admission", "Discharge Medications", "___", " "]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14))
+def test_against_a_search_word_by_word(pieces: list[str]) -> None:
+    note = "".join(pieces)
+    for name, first, last in [
+        ("pmh", "past medical history:", "social history"),
+        ("bhc", "brief hospital course:", "medications on admission"),
+    ]:
+        _, start, rest = note.lower().partition(first)
+        body, end, _ = rest.partition(last)
+        expected = "".join(letter for letter in body.strip() if letter not in string.punctuation + "\n")
+        assert find_published_section(note, name).text == (expected if start and end and expected.strip() else None)
