@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmark.data.augmentation import AUGMENTATIONS, DRAWS, augment, crop
 from benchmark.data.dataset import PreparedData, Samples, TaskData
+from benchmark.data.redraw import Redraw
 from benchmark.data.stores import RaggedStore
 from benchmark.random import stream
 from models.contract import Batch, Dimensions, Films, Layout, Packed
@@ -44,6 +45,7 @@ class BatchSource:
         dimensions: lengths and film side that the models were built for.
         head: position of the task among the model's heads. device: where batches go.
         augmentation: name in `AUGMENTATIONS`; applied by `epoch` only.
+        redraw: draws the hours of samples anew for each epoch; None: they stay as they are.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class BatchSource:
         head: int,
         device: torch.device,
         augmentation: str = "none",
+        redraw: Redraw | None = None,
     ) -> None:
         self.samples: Samples = task.partitions[partition]
+        self.redraw = redraw
         self.task, self.head, self.device, self.dimensions = task, head, device, dimensions
         self.settings = AUGMENTATIONS[augmentation]
         self.data = data
@@ -76,6 +80,9 @@ class BatchSource:
         The last partial batch is left out, as the authors do, unless it is the only one.
         """
         name = self.task.task.name
+        if self.redraw is not None:
+            self.samples = self.redraw(self.samples, seed, number)
+            self.present = self._presence()
         order = stream(seed, "order", name, number).permutation(len(self))
         draws = stream(seed, "augmentation", name, number).random((len(self), DRAWS)) if self.settings else None
         for start in range(0, self.samples_an_epoch(batch_size), batch_size):

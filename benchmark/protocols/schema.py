@@ -59,6 +59,8 @@ class TrainingSettings(Section):
         halve_learning_rate: halve a task's learning rate when its validation loss did not fall; multitask models only.
         task_weights: weight of each task's loss in multitask training.
         augmentation: of chest films in training.
+        redraw_hours: for tasks that predict at one random hour of a stay, draw another hour of each training stay in
+            each epoch; validation and test hours are fixed.
     """
 
     batch_size: Count
@@ -67,6 +69,7 @@ class TrainingSettings(Section):
     halve_learning_rate: bool
     task_weights: dict[str, Weight]
     augmentation: Literal["none", "mild", "reference"]
+    redraw_hours: bool = False
 
     @field_validator("task_weights")
     @classmethod

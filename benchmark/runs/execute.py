@@ -137,6 +137,7 @@ def _train(job: Job, context: Context, notify: Notify, train: Train | None, data
         augmentation=job.augmentation,
         encoder=job.encoder,
         label_fraction=job.label_fraction,
+        redraw_hours=job.redraw_hours,
         initial=_initial_state(job, context),
     )
     before = torch.get_num_threads()

@@ -19,6 +19,7 @@ class Job:
         tasks: trained together, in this order. seed: of this run.
         batch_size, epochs, learning_rate, task_weights, halve_learning_rate, augmentation: as they hold for this model.
         label_fraction: share of the training samples that is used.
+        redraw_hours: draw the hours of training samples anew in each epoch.
         initial: id of the job whose final state this one starts from; None: from random values.
         encoder: key of the note encoder; None if the data have no notes.
         data: fingerprint of the prepared data set.
@@ -42,6 +43,7 @@ class Job:
     plugin: str | None = None
     label_fraction: float = 1.0
     initial: str | None = None
+    redraw_hours: bool = False
 
     @cached_property
     def hash(self) -> str:

@@ -131,6 +131,7 @@ def make_job(
         code=code_version(),
         plugin=registry.plugin_version(name),
         label_fraction=config.label_fraction,
+        redraw_hours=training.redraw_hours and any(TASKS[task].label_at for task in tasks),
         initial=source.id if source else None,
     )
 

@@ -13,6 +13,15 @@ from benchmark.tasks.record import Task
 if TYPE_CHECKING:
     import pandas as pd
 
+HORIZON = 24.0
+"""Hours within which a death counts."""
+
+
+def label_at(hour: np.ndarray, los_hours: np.ndarray, death_hour: np.ndarray) -> np.ndarray:
+    """Whether the patient dies in hospital within 24 hours of each hour."""
+    return (death_hour - hour < HORIZON).astype("float32")
+
+
 TASK = Task(
     name="dec",
     title="DEC",
@@ -23,9 +32,8 @@ TASK = Task(
     note_section="pmh",
     metrics=("auroc", "auprc", "average_precision"),
     source="Harutyunyan et al., Scientific Data 2019, in the form of FlexCare, KDD 2024",
+    label_at=label_at,
 )
-
-HORIZON = 24.0
 
 
 def samples(stays: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
@@ -55,5 +63,5 @@ def samples(stays: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
     5        6  10.0  1.0
     """
     drawn = drawn_hours("dec", stays, np.fmin(stays.los_hours, stays.death_hour), rules)
-    drawn["y0"] = (drawn.death_hour - drawn.hour < HORIZON).astype("float32")
-    return drawn[["stay_id", "hour", "y0", *CANDIDATES]]
+    labels = label_at(*drawn[["hour", "los_hours", "death_hour"]].to_numpy().T)
+    return drawn.assign(y0=labels)[["stay_id", "hour", "y0", *CANDIDATES]]

@@ -13,18 +13,6 @@ from benchmark.tasks.record import Task
 if TYPE_CHECKING:
     import pandas as pd
 
-TASK = Task(
-    name="los",
-    title="LOS",
-    description="days left in the ICU (0 to 7, 8 to 13, 14 and more), at a random hour of the stay",
-    kind="multiclass",
-    classes=("<1", "1", "2", "3", "4", "5", "6", "7", "8-13", ">=14"),
-    primary="ehr",
-    note_section="pmh",
-    metrics=("macro_f1", "micro_f1", "macro_f1_all_classes"),
-    source="Harutyunyan et al., Scientific Data 2019, in the form of FlexCare, KDD 2024",
-)
-
 EDGES = (1, 2, 3, 4, 5, 6, 7, 8, 14)
 """Days at which the next bucket begins."""
 
@@ -36,6 +24,25 @@ def bucket(remaining_hours: np.ndarray) -> np.ndarray:
     array([0, 0, 0, 1, 7, 8, 8, 9])
     """
     return np.searchsorted(np.array(EDGES) * 24.0, np.maximum(remaining_hours, 0.0), side="right")
+
+
+def label_at(hour: np.ndarray, los_hours: np.ndarray, death_hour: np.ndarray) -> np.ndarray:
+    """Bucket of the time that remains at each hour."""
+    return bucket(los_hours - hour).astype("float32")
+
+
+TASK = Task(
+    name="los",
+    title="LOS",
+    description="days left in the ICU (0 to 7, 8 to 13, 14 and more), at a random hour of the stay",
+    kind="multiclass",
+    classes=("<1", "1", "2", "3", "4", "5", "6", "7", "8-13", ">=14"),
+    primary="ehr",
+    note_section="pmh",
+    metrics=("macro_f1", "micro_f1", "macro_f1_all_classes"),
+    source="Harutyunyan et al., Scientific Data 2019, in the form of FlexCare, KDD 2024",
+    label_at=label_at,
+)
 
 
 def samples(stays: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
@@ -63,5 +70,5 @@ def samples(stays: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
     5        6  374.0  1.0
     """
     drawn = drawn_hours("los", stays, stays.los_hours, rules)
-    remaining = drawn.los_hours - drawn.hour
-    return drawn.assign(y0=bucket(remaining.to_numpy()).astype("float32"))[["stay_id", "hour", "y0", *CANDIDATES]]
+    labels = label_at(*drawn[["hour", "los_hours", "death_hour"]].to_numpy().T)
+    return drawn.assign(y0=labels)[["stay_id", "hour", "y0", *CANDIDATES]]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Kind = Literal["binary", "multilabel", "multiclass"]
 
@@ -22,6 +26,8 @@ class Task:
         in_table3: part of the paper's main comparison.
         retrospective: the input spans the time at which the outcome is already decided, by design of the task.
         source: where the definition comes from.
+        label_at: for tasks that predict at one of many hours: the labels at given hours, from these, the lengths of
+            stay and the hours of death in hospital (NaN for survivors), all (n,).
     """
 
     name: str
@@ -35,3 +41,4 @@ class Task:
     source: str
     in_table3: bool = True
     retrospective: bool = False
+    label_at: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmark.data.batches import BatchSource
 from benchmark.data.dataset import SPLITS, PreparedData, TaskData
+from benchmark.data.redraw import Redraw
 from benchmark.errors import UserError
 from benchmark.evaluation.metrics import compute
 from benchmark.random import stream_seed
@@ -38,6 +39,7 @@ class TrainingPlan:
         augmentation: of training films: "none", "mild" or "reference".
         label_fraction: share of each task's training samples that is used.
         initial: final state of the model that this one is pretrained on, if it starts from one.
+        redraw_hours: draw the hours of training samples anew in each epoch, for tasks that predict at a random hour.
     """
 
     model: str
@@ -54,6 +56,7 @@ class TrainingPlan:
     encoder: str | None
     label_fraction: float = 1.0
     initial: Mapping[str, Tensor] | None = None
+    redraw_hours: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,18 @@ def _sources(
                 raise UserError(
                     f"task {name} of {data.name} has no {split} sample; use a larger cohort or leave the task out"
                 )
-            augmentation = plan.augmentation if split == "train" else "none"
+            train = split == "train"
+            redraw = Redraw(data, task) if train and plan.redraw_hours and task.task.label_at else None
             sources[split][name] = BatchSource(
-                data, task, split, plan.dimensions, plan.encoder, head, device, augmentation
+                data,
+                task,
+                split,
+                plan.dimensions,
+                plan.encoder,
+                head,
+                device,
+                plan.augmentation if train else "none",
+                redraw,
             )
     return sources
 
