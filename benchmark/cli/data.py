@@ -40,19 +40,32 @@ def check_command(
 
 
 @data_app.command("report")
-def report_command(data: Data) -> None:
-    """Show the cohort report of a data set again.
+def report_command(
+    data: Data,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for the report as cohort.md and cohort.html.")
+    ] = None,
+) -> None:
+    """Show the cohort report of a data set; with --out, write it as Markdown and as a page with figures.
 
     Examples:
 
         bench data report data/mimic
+
+        bench data report data/mimic --out report
     """
     from rich.console import Console
     from rich.markdown import Markdown
 
+    from benchmark.data.report import markdown
+    from benchmark.data.report.stored import stored_report, write_report
     from benchmark.manifest import read_manifest
 
-    report = (read_manifest(data).path / "cohort.md").read_text(encoding="utf-8")
+    folder = read_manifest(data).path
+    if out is not None:
+        typer.echo("\n".join(map(str, write_report(folder, out))))
+        return
+    report = markdown(*stored_report(folder))
     console = Console()
     if console.is_terminal:
         console.print(Markdown(report))

@@ -15,7 +15,7 @@ import polars as pl
 from benchmark.code_version import code_version
 from benchmark.data.audit import audit_folder, require_sound, write_audit
 from benchmark.data.audit.evidence import write_event_hours, write_origins
-from benchmark.data.cohort_report import cohort_report, markdown
+from benchmark.data.report import cohort_report, markdown
 from benchmark.data.film_store import read_sums, write_films
 from benchmark.data.fingerprint import FORMAT, fingerprint
 from benchmark.data.raw import TABLES, RawMimic
@@ -249,7 +249,7 @@ def _describe(
         },
         "impossible": {task: sources.impossible[task] for task in TASKS if task in sources.impossible},
     }
-    report = cohort_report(sources, sampled, drafts, series, manifest)
+    report = cohort_report(sources, sampled, drafts, series, manifest, folder)
     _write_text(folder / "cohort.json", json.dumps(report, indent=2) + "\n")
     _write_text(folder / "cohort.md", markdown(report))
     _write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
