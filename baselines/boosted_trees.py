@@ -8,7 +8,8 @@ of presence for each modality. One model a label, or one of several classes; mas
 
 The model is fitted in one go, not by gradient steps. Its rounds of boosting stand for epochs: after each round the
 validation samples are scored, and the rounds up to the best one are kept, under the rule that chooses the epoch of
-every other model. The seed decides which features a split may choose from.
+every other model. The seed decides which features a split may choose from. Each round takes a tree a label or class, so
+that the hundreds of diagnosis-related groups take hundreds of times as long as a binary task.
 
 scikit-learn fits; the fitted trees are then plain arrays, among the module's buffers. So the checkpoint is a file of
 arrays like any other, predictions need no scikit-learn, and no pickle is ever read. That the arrays predict what
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 RARE = 0.5
 """Samples that a label or class without any is taken to have, so that its log-odds stay finite."""
+
+CHUNK = 4096
+"""Samples that walk down the trees at a time."""
 
 VERIFIED = 256
 """Training samples on which the arrays are compared with scikit-learn after a fit."""
@@ -261,6 +265,11 @@ def _joined(trees: Sequence[_Tree]) -> dict[str, np.ndarray]:
 
 def _outputs(x: np.ndarray, arrays: Mapping[str, np.ndarray], chosen: np.ndarray | slice) -> np.ndarray:
     """Sum of the chosen trees' leaf values: features (n, F) -> (n, C)."""
+    parts = [_outputs_of_some(x[a : a + CHUNK], arrays, chosen) for a in range(0, len(x), CHUNK)]
+    return np.concatenate(parts)
+
+
+def _outputs_of_some(x: np.ndarray, arrays: Mapping[str, np.ndarray], chosen: np.ndarray | slice) -> np.ndarray:
     node = np.broadcast_to(arrays["root"][chosen], (len(x), len(arrays["root"][chosen])))  # (n, trees)
     rows = np.arange(len(x))[:, None]
     while True:

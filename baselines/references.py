@@ -13,6 +13,10 @@ can only give one and the same answer, b_m. Nothing else holds it: v_m ends with
 whatever constant the owners need, so training takes b_m to the prior of the samples without m. Where all samples of a
 task own m, as with the series in five of the tasks, the case does not occur.
 
+Ties make one metric flatter such a model: the area under a precision-recall curve joined by straight lines counts equal
+scores as if their order could be chosen, and gives constant predictions (1 + prevalence) / 2. Average precision gives
+them the prevalence; of samples that mostly lack a modality, it is the one to read.
+
 In late fusion each modality's predictor is trained by its own loss, not by that of the average; a sample's losses weigh
 the same and together as much as one.
 """

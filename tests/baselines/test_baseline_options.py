@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -112,6 +113,41 @@ def test_a_variant_predicts_alone_what_it_predicts_in_company(name, options):
     alone = torch.cat([model(collate([sample])).logits for sample in samples])
     independent = not getattr(model, "couples_samples", False)
     assert torch.allclose(alone, together, rtol=0, atol=1e-10) == independent
+
+
+@variants
+@pytest.mark.parametrize("training", [True, False])
+def test_a_variant_stays_on_its_device_and_never_reads_a_value(name, options, training, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # unknown to the meta device
+    batch, _ = make_batch(("ehr+cxr+note", "ehr", "ehr+note"), dtype=torch.float32)
+    on_meta = dataclasses.replace(
+        batch,
+        ehr=batch.ehr.with_values(batch.ehr.values.to("meta")),
+        cxr=dataclasses.replace(batch.cxr, pixels=batch.cxr.pixels.to("meta")),
+        note=batch.note.with_values(batch.note.values.to("meta")),
+        present=batch.present.to("meta"),
+        sample=batch.sample.to("meta"),
+    )
+    model = BY_NAME[name].build(SMALL, [BINARY], BY_NAME[name].config(**options)).to("meta")
+    if getattr(model, "support_samples", 0):
+        model.eval().remember(on_meta)
+    loss = total(model.train(training), on_meta)
+    loss.backward()
+    assert loss.device.type == "meta"
+
+
+@variants
+def test_a_variant_in_bfloat16_is_close_to_single_precision(name, options):
+    torch.manual_seed(0)
+    model = BY_NAME[name].build(SMALL, [BINARY], BY_NAME[name].config(**options))
+    batch, _ = make_batch(MIXED, dtype=torch.float32)
+    if getattr(model, "support_samples", 0):
+        model.eval().remember(batch)
+    exact = model.eval()(batch).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(batch).logits
+        total(model.train(), batch).backward()
+    torch.testing.assert_close(rough.float(), exact, rtol=0, atol=0.05)
 
 
 def choices():

@@ -7,6 +7,7 @@ import torch
 from random_batches import PATTERNS, collate, make_batch, make_samples
 from torch import nn
 
+from baselines.common import token_means
 from baselines.medfuse import ENTRY, last_state
 from models.contract import MODALITIES, Layout, Packed
 
@@ -119,6 +120,22 @@ def test_mean_pooling_makes_the_path_of_a_film_linear(build):
     torch.testing.assert_close(between, (one + two) / 2, rtol=0, atol=1e-12)
     tokens = model.embeddings(collate(films[:1]))[1]
     torch.testing.assert_close(one, model.projections["cxr"](tokens.values.mean(0)), rtol=0, atol=1e-12)
+
+
+def test_a_mean_over_the_longest_length_would_be_noticed(build, monkeypatch):
+    """Mean pooling divides by a sequence's own length: otherwise a sample depends on its batch mates."""
+
+    def same_alone():
+        model, samples = build(ENTRY, pool="mean"), make_samples(["ehr+note"] * 4)
+        alone = torch.cat([model(collate([sample])).logits for sample in samples])
+        return torch.allclose(alone, model(collate(samples)).logits, rtol=0, atol=1e-10)
+
+    def by_longest(packed):
+        return token_means(packed) * torch.tensor(packed.layout.lengths)[:, None] / max(packed.layout.lengths)
+
+    assert same_alone()
+    monkeypatch.setattr("baselines.medfuse.token_means", by_longest)
+    assert not same_alone()
 
 
 def test_a_fixed_order_does_not_ask_for_the_primary_modality(build):
