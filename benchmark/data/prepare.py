@@ -172,7 +172,8 @@ def _write_notes(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path
         used.setdefault(TASKS[task].note_section, set()).update(draft.note.tolist())
     table, rows = number_texts(sources.summaries, used)
     (folder / "notes").mkdir()
-    table.write_parquet(folder / "notes" / "texts.parquet")
+    # In small groups: otherwise writing takes three times the memory of the texts.
+    table.write_parquet(folder / "notes" / "texts.parquet", row_group_size=2_000)
     return rows
 
 
