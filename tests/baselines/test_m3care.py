@@ -399,3 +399,48 @@ def test_the_support_set_fills_in_and_belongs_to_the_state(build):
 def test_small_and_one_sided_support_sets_are_finite(build, patterns):
     model, _ = supported(build, patterns)
     assert model(make_batch(PATTERNS)[0]).logits.isfinite().all()
+
+
+# --- the whole graph, written out
+
+
+@pytest.mark.parametrize("mask", ["columns", "pairwise"])
+@pytest.mark.parametrize("form", ["odir", "ov"])
+def test_from_vectors_to_filled_vectors_with_full_matrices(build, mask, form):
+    """As the notebooks write it: placeholders for absent vectors, masks A_m = p_m p_m^T, matrices of the whole batch.
+
+    Placeholders enter neither norms nor bandwidths here, and the column mask takes p_m^T alone.
+    """
+    model = build(ENTRY, donor_mask=mask, form=form, threshold=EVERYONE)
+    batch, _ = make_batch(MIXED)
+    vectors, contents = model.encode(batch)
+    p = batch.present.double().T  # (3, B)
+    h = torch.zeros(3, len(MIXED), 16).double()
+    total, shared = torch.zeros(len(MIXED), len(MIXED)).double(), torch.zeros(len(MIXED), len(MIXED)).double()
+
+    def kappa(x, owned):
+        distance = ((x[:, None] - x[None]) ** 2).sum(-1) * owned
+        count = owned[0].new_tensor(float(owned.sum().sqrt()))
+        b = distance.sum() / (count**2 - count)
+        return sum(torch.exp(-distance / (s * b)) for s in (0.5, 1.0, 2.0)) / 3
+
+    for m, module in enumerate(model.similarities):
+        h[m, list(contents[m].layout.rows)] = vectors[m]
+        owned = p[m][:, None] * p[m][None]
+        e = 1 / (1 + torch.exp(-module.mixing))
+        deep = module.phi(h[m])
+        deep = kappa(module.norm_projected(deep.clamp(min=0) if form == "odir" else deep), owned)
+        raw = kappa(module.norm_raw(h[m]), owned)
+        similar = ((1 - e) * deep + e) * raw if form == "odir" else (1 - e) * deep + e * raw
+        total, shared = total + similar * owned, shared + owned
+    similarity = torch.where(shared > 0, total / shared.clamp(min=1), 0)
+    threshold = 1 / (1 + torch.exp(-model.threshold))
+    edges = torch.where(similarity > threshold, similarity, 0)
+    for m, module in enumerate(model.imputations):
+        adjacency = edges * (p[m][:, None] * p[m][None] if mask == "pairwise" else p[m][None])
+        hop = (adjacency @ (h[m] @ module.first.weight.T) + module.first.bias).clamp(min=0)
+        g = (adjacency @ (hop @ module.second.weight.T) + module.second.bias).clamp(min=0)
+        a = 1 / (1 + torch.exp(-(g @ module.gate_graph.weight.T + module.gate_graph.bias)))
+        c = 1 / (1 + torch.exp(-(h[m] @ module.gate_own.weight.T + module.gate_own.bias)))
+        expected = torch.where(p[m][:, None] > 0, (a * g + c * h[m]) / (a + c), g)
+        torch.testing.assert_close(imputed(model, batch, MODALITIES[m]), expected, rtol=0, atol=1e-10)
