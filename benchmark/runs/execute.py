@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmark.data.dataset import PreparedData
-    from benchmark.training import EpochReport, Trained
+    from benchmark.training import EpochReport, Trained, TrainingPlan
 
     Train = Callable[..., Trained]
     Notify = Callable[[EpochReport], None]
@@ -111,19 +111,39 @@ def keyed_hashes(key: bytes, kind: str, values: Iterable[int]) -> list[str]:
 def _train(job: Job, context: Context, notify: Notify, train: Train | None, data: PreparedData | None) -> Trained:
     import torch
 
-    from benchmark import registry
-    from benchmark.config import build_options
     from benchmark.data.dataset import PreparedData
-    from benchmark.training import TrainingPlan
-    from models.contract import Dimensions
 
     if train is None:
         from benchmark.training import train
+    if job.initial is not None and not is_done(context.out, job.initial):
+        raise UserError(f"starts from {job.initial}, which has not finished")
+    initial = None if job.initial is None else read_state(context.out, job.initial)
+    plan = training_plan(job, initial)
+    before = torch.get_num_threads()
+    if context.device == "cpu":
+        torch.set_num_threads(context.threads)
+    try:
+        return train(plan, data or PreparedData.open(context.data), torch.device(context.device), notify)
+    finally:
+        torch.set_num_threads(before)
+
+
+def training_plan(job: Job, initial: Mapping[str, Tensor] | None = None) -> TrainingPlan:
+    """What a job asks of the training; `initial` is the state of the job that it starts from.
+
+    Raises:
+        UserError: the model or its options are not of this version.
+    """
+    from benchmark import registry
+    from benchmark.config import build_options
+    from benchmark.training import TrainingPlan
+    from models.contract import Dimensions
+
     faults: list[str] = []
     options = build_options(registry.get(job.model), job.options, faults)
     if faults:
         raise UserError("; ".join(faults))
-    plan = TrainingPlan(
+    return TrainingPlan(
         model=job.model,
         config=options,
         dimensions=Dimensions(**job.dimensions),
@@ -138,27 +158,22 @@ def _train(job: Job, context: Context, notify: Notify, train: Train | None, data
         encoder=job.encoder,
         label_fraction=job.label_fraction,
         redraw_hours=job.redraw_hours,
-        initial=_initial_state(job, context),
+        initial=initial,
     )
-    before = torch.get_num_threads()
-    if context.device == "cpu":
-        torch.set_num_threads(context.threads)
-    try:
-        return train(plan, data or PreparedData.open(context.data), torch.device(context.device), notify)
-    finally:
-        torch.set_num_threads(before)
 
 
-def _initial_state(job: Job, context: Context) -> Mapping[str, Tensor] | None:
-    """The final state of the run that this job starts from."""
+def read_state(out: Path, run: str) -> Mapping[str, Tensor]:
+    """The final state of a finished run.
+
+    Raises:
+        UserError: it is not finished, or its checkpoint cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if job.initial is None:
-        return None
-    file = runs_folder(context.out) / job.initial / "checkpoint.safetensors"
-    if not is_done(context.out, job.initial):
-        raise UserError(f"starts from {job.initial}, which has not finished")
+    file = runs_folder(out) / run / "checkpoint.safetensors"
+    if not is_done(out, run):
+        raise UserError(f"{run} has not finished")
     try:
         return load_file(file)
     except (OSError, SafetensorError) as fault:

@@ -66,6 +66,11 @@ class Job:
         return round(self.epochs * self.label_fraction * sum(samples[task]["train"] for task in self.tasks))
 
 
+def job_of(record: Mapping[str, Any]) -> Job:
+    """The job that a run.json describes."""
+    return Job(**{**record, "tasks": tuple(record["tasks"])})
+
+
 def digest(value: Any) -> str:
     """Twelve hexadecimal digits that stand for a JSON-like value; the order of keys does not count."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=list)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from benchmark.training.loop import EpochReport
-from benchmark.training.train import Trained, TrainingPlan, ceiling, train
+from benchmark.training.train import Restored, Trained, TrainingPlan, ceiling, restore, train
 
-__all__ = ["EpochReport", "Trained", "TrainingPlan", "ceiling", "train"]
+__all__ = ["EpochReport", "Restored", "Trained", "TrainingPlan", "ceiling", "restore", "train"]

@@ -94,9 +94,7 @@ def train(
     entry = models()[plan.model]
     tasks = {name: data.task(name).with_label_fraction(plan.label_fraction) for name in plan.tasks}
     sources = _sources(plan, data, tasks, device)
-    heads = [Head(_outputs(task), task.task.kind, task.task.primary) for task in tasks.values()]
-    torch.manual_seed(stream_seed(plan.seed, "initial values"))
-    model = entry.build(plan.dimensions, heads, plan.config)
+    model = _build(plan, tasks)
     if plan.initial is not None:
         entry.load_pretrained(model, plan.initial)
     model.to(device)
@@ -136,6 +134,36 @@ def train(
     }
     state = {name: value.cpu().contiguous() for name, value in fitted.state.items()}
     return Trained(metrics, frames, history, state, info)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trained model as it was tested.
+
+    Attributes:
+        model: in eval mode. tests: the test samples by task. couples_samples, batch_size: as `predict` takes them.
+    """
+
+    model: torch.nn.Module
+    tests: dict[str, BatchSource]
+    couples_samples: bool
+    batch_size: int
+
+
+def restore(plan: TrainingPlan, state: Mapping[str, Tensor], data: PreparedData, device: torch.device) -> Restored:
+    """The model of a finished run from its final state, with the test samples of its tasks."""
+    tasks = {name: data.task(name) for name in plan.tasks}
+    model = _build(plan, tasks)
+    model.load_state_dict(dict(state))
+    model.to(device).eval()
+    couples = getattr(model, "couples_samples", models()[plan.model].couples_samples)
+    return Restored(model, _sources(plan, data, tasks, device)["test"], couples, plan.batch_size)
+
+
+def _build(plan: TrainingPlan, tasks: Mapping[str, TaskData]) -> torch.nn.Module:
+    heads = [Head(_outputs(task), task.task.kind, task.task.primary) for task in tasks.values()]
+    torch.manual_seed(stream_seed(plan.seed, "initial values"))
+    return models()[plan.model].build(plan.dimensions, heads, plan.config)
 
 
 def ceiling(data: PreparedData, task: TaskData) -> dict[str, float]:
