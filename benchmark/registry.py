@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmark.code_version import hash_files
 from benchmark.errors import UserError
 from benchmark.suggest import unknown
-from models.contract import ModelEntry
+from models.contract import MODALITIES, ModelEntry
 
 GROUP = "benchmark.models"
 GROUP_NAMES = {
@@ -159,4 +159,8 @@ def _add(entries: dict[str, ModelEntry], entry: ModelEntry) -> None:
             raise _Unusable(f"option {option.name!r} of model {entry.name!r} has no default")
     if not callable(entry.build):
         raise _Unusable(f"build of model {entry.name!r} is {entry.build!r}, which cannot be called")
+    if entry.fits and entry.multitask:
+        raise _Unusable(f"model {entry.name!r} is fitted in one go and multitask; such a model has one task")
+    if not entry.reads or set(entry.reads) - set(MODALITIES):
+        raise _Unusable(f"model {entry.name!r} reads {entry.reads!r}; allowed are some of {', '.join(MODALITIES)}")
     entries[entry.name] = entry

@@ -63,6 +63,8 @@ def test_table_order_and_a_plugin_at_the_end(plugin):
         (replace(ENTRY, group="mine"), "group of model 'theirs' is 'mine'; allowed are table3"),
         (replace(ENTRY, config=Mutable), "not frozen"),
         (replace(ENTRY, config=dict), "must be a frozen dataclass"),
+        (replace(ENTRY, fits=True, multitask=True), "such a model has one task"),
+        (replace(ENTRY, reads=("ehr", "labs")), "reads .*allowed are some of ehr, cxr, note"),
         ("no entry", "allowed is a models.contract.ModelEntry"),
     ],
 )
