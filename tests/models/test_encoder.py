@@ -247,3 +247,24 @@ def test_layers_start_from_independent_values_or_as_clones():
     assert all(torch.equal(a, b) and a is not b for a, b in zip(first.parameters(), second.parameters(), strict=True))
     with pytest.raises(ValueError, match="layers 0"):
         CombinationEncoder(16, 0, 2, 0.1)
+
+
+@pytest.mark.parametrize("mask", [*MASKS.values(), Mask(combinations=False), Mask(combinations=False, task=False),
+                                  Mask(combinations=False, modalities_meet=True), Mask(task=False, enforced=False)],
+                         ids=str)  # fmt: skip
+def test_no_token_that_exists_is_without_a_key(mask):
+    """So that no softmax runs over nothing, and nothing has to be mended afterwards."""
+    present = torch.tensor([[name in pattern.split("+") for name in MODALITIES] for pattern in PATTERNS])
+    sees = (mask.bias(present, torch.float64) > -torch.inf).any(-1)  # (B, K)
+    assert sees[:, : mask.specials].all()
+    assert sees[:, mask.specials :][present].all()
+
+
+def test_rows_of_padding_are_zero_in_the_dense_reference():
+    _, dense = both_encoders()
+    q = torch.randn(1, 3, 16, dtype=torch.float64)
+    added = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
+    added[0, 0, 1] = -torch.inf
+    mixed = dense._attention(dense.layers[0], q, added)
+    assert not mixed[0, 1].any()
+    assert mixed[0, [0, 2]].all()
