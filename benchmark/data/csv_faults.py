@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from benchmark.errors import UserError
 
 LONGEST = 10_000_000
 """A field longer than this was opened by a quotation mark that is never closed."""
+
+_TAIL = 65_536
 
 _GZIP = b"\x1f\x8b"
 
@@ -40,6 +43,32 @@ def require_sound(path: Path) -> int:
         raise UserError(f"{path} cannot be read: {fault.strerror or fault}") from fault
     finally:
         csv.field_size_limit(limit)
+
+
+def ends_openly(path: Path) -> bool:
+    """Whether a plain file ends without a line end, as one does that was cut short while it was copied."""
+    with path.open("rb") as file:
+        if file.read(2) == _GZIP or not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) not in (b"\n", b"\r")
+
+
+def require_whole_last_row(path: Path) -> None:
+    """Compare the last row of a plain file that ends openly with its header.
+
+    Raises:
+        UserError: it has fewer fields.
+    """
+    if not ends_openly(path):
+        return
+    with path.open("rb") as file:
+        header = file.readline().decode("utf-8", errors="replace")
+        file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
+        last = file.read().decode("utf-8", errors="replace").splitlines()[-1]
+    names, fields = next(csv.reader([header])), next(csv.reader([last]))
+    if len(fields) < len(names):
+        raise UserError(f"{path} is cut short: its last row has {len(fields)} of {len(names)} fields and no line end")
 
 
 class _Lines:

@@ -15,11 +15,11 @@ import polars as pl
 from benchmark.code_version import code_version
 from benchmark.data.audit import audit_folder, require_sound, write_audit
 from benchmark.data.audit.evidence import write_event_hours, write_origins
-from benchmark.data.report import cohort_report, markdown
 from benchmark.data.film_store import read_sums, write_films
 from benchmark.data.fingerprint import FORMAT, fingerprint
 from benchmark.data.raw import TABLES, RawMimic
 from benchmark.data.release import Identities, content_fingerprint, oddities, release
+from benchmark.data.report import cohort_report, markdown
 from benchmark.data.request import FILE as REQUEST_FILE
 from benchmark.data.request import SOURCES, existing, request, simulation
 from benchmark.data.rules import Rules
@@ -270,6 +270,7 @@ def _source(sources: Sources, identities: Identities) -> dict[str, Any]:
         "fingerprint": content_fingerprint(files),
         "lacking": {table: reason for table in TABLES if (reason := raw.lack(table))},
         "plain_and_gzipped": raw.twice(),
+        "without_line_end": raw.ending_openly(),
         "oddities": oddities(raw),
     }
 

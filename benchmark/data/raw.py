@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from benchmark.data.columns import FILLED, TIMES, blank_as_null, parsed, require_unique, type_of, typed
-from benchmark.data.csv_faults import require_sound
+from benchmark.data.csv_faults import ends_openly, require_sound, require_whole_last_row
 from benchmark.data.csv_tables import BlankError, Guard, has_rows, located, open_csv, scanned, wanted_names
 from benchmark.errors import UserError
 
@@ -112,6 +112,10 @@ class RawMimic:
         """Tables that are there both plain and gzipped."""
         return [table for table in TABLES if len(self._candidates(table)) > 1]
 
+    def ending_openly(self) -> list[str]:
+        """Tables whose file does not end with a line end and so may be cut short in its last field."""
+        return [table for table in TABLES if (path := self.path(table)) and ends_openly(path)]
+
     def has(self, table: str) -> bool:
         """Whether the table's file exists and has a row.
 
@@ -179,6 +183,7 @@ class RawMimic:
         return read
 
     def _stream(self, table: str, path: Path, names: dict[str, str]) -> pl.LazyFrame:
+        require_whole_last_row(path)
         numeric = {found: type_of(name) for name, found in names.items() if type_of(name) in (pl.Int64, pl.Float64)}
         blank = {found: "" for name, found in names.items() if name != "text"}
         frame = open_csv(path, schema_overrides=numeric, null_values=blank)

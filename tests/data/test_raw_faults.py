@@ -204,6 +204,20 @@ def test_folder_in_place_of_a_file(root, tmp_path):
         prepare(**paths(root), out=tmp_path / "out")
 
 
+@pytest.mark.parametrize(("table", "bytes_left"), [(CHART, -40), (LABS, -30), (STAYS, -20), (NOTES, -30)])
+def test_plain_file_cut_short(root, tmp_path, table, bytes_left):
+    file = root / f"{table}.csv"
+    file.write_bytes(file.read_bytes()[:bytes_left])
+    with pytest.raises(UserError, match=rf"{Path(table).name}.csv.*(is cut short: its last row has|row \d)"):
+        prepare(**paths(root), out=tmp_path / "out")
+
+
+def test_file_that_may_be_cut_in_its_last_field_is_stated(root, tmp_path):
+    file = root / f"{PATIENTS}.csv"
+    file.write_bytes(file.read_bytes().rstrip(b"\r\n"))
+    assert prepare(**paths(root), out=tmp_path / "out")["source"]["without_line_end"] == ["hosp/patients"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_file_without_the_right_to_read(root, tmp_path):
     (root / f"{CHART}.csv").chmod(0)
