@@ -120,7 +120,7 @@ class CombinationEncoder(nn.Module):
     @staticmethod
     def _check(mask: Mask) -> None:
         if not mask.separates:
-            raise ValueError(f"{mask}: streams and readers need combinations and an enforced mask between modalities")
+            raise ValueError(f"{mask}: streams and readers need special tokens and an enforced mask between modalities")
 
     def forward(self, readers: Tensor, streams: Sequence[Packed | None], present: Tensor) -> Tensor:
         """Encodes the readers.
@@ -139,6 +139,19 @@ class CombinationEncoder(nn.Module):
         for layer in self.layers[:-1]:
             tokens = self._layer(layer, tokens, plan)
         return self._last_layer(self.layers[-1], tokens, plan).view_as(readers)
+
+    def encode_all(
+        self, readers: Tensor, streams: Sequence[Packed | None], present: Tensor
+    ) -> tuple[Tensor, list[Packed | None]]:
+        """As `forward`, and with the encoded tokens (N_m, D) of each modality."""
+        plan = plan_reading(streams, present, self.mask)
+        tokens = torch.cat([*(stream.values for stream in streams if stream is not None), readers.flatten(0, 1)])
+        for layer in self.layers:
+            tokens = self._layer(layer, tokens, plan)
+        sizes = [stream.layout.tokens for stream in streams if stream is not None]
+        *parts, encoded = tokens.split([*sizes, len(tokens) - plan.layout.tokens])
+        content = iter(parts)
+        return encoded.view_as(readers), [stream and stream.with_values(next(content)) for stream in streams]
 
     def _layer(self, layer: EncoderLayer, tokens: Tensor, plan: ReadingPlan) -> Tensor:
         of_streams, of_readers = layer.qkv(tokens).split([plan.layout.tokens, len(tokens) - plan.layout.tokens])

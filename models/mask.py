@@ -82,8 +82,8 @@ class Mask:
 
     @property
     def separates(self) -> bool:
-        """Whether modalities' tokens are independent of all else, so that `CombinationEncoder` can be used."""
-        return self.combinations and self.enforced and not self.modalities_meet
+        """Whether modalities' tokens are read but independent of all else, as `CombinationEncoder` needs it."""
+        return self.specials > 0 and self.enforced and not self.modalities_meet
 
     def readers_of(self, modality: int) -> tuple[int, ...]:
         """Special tokens that see the tokens of a modality: the task token and the combinations that contain it."""
