@@ -36,7 +36,12 @@ SINGLE_TASK = replace(FLEXCARE, name="flexcare-st", title="FlexCare-st", multita
 
 @dataclass(frozen=True)
 class AuthorsCodeConfig(FlexCareConfig):
-    """What the released code computes: a mask that is added instead of enforced, equal layers, spare table rows."""
+    """What the released network computes: a mask that is added instead of enforced, equal layers, spare table rows.
+
+    What the release does beyond its network is not among these options. Its learning rate and epochs stand in the
+    protocol `paper`. It also runs the frozen note encoder with dropout, so that a text is embedded anew and with noise
+    in every step; here, as in the paper's words, embeddings are fixed.
+    """
 
     mask_mode: Literal["strict", "additive_one"] = "additive_one"
     layer_init: LayerInit = "cloned"
