@@ -113,6 +113,7 @@ def test_known_releases_by_their_rows(root):
 def test_plain_file_is_taken_where_both_are_there(root, tmp_path):
     (root / f"{STAYS}.csv.gz").write_bytes(b"not read")
     source = prepare(**paths(root), out=tmp_path / "out")["source"]
+    assert "the plain file was read: icu/icustays." in (tmp_path / "out" / "cohort.md").read_text()
     assert source["plain_and_gzipped"] == ["icu/icustays"] and source["files"]["icu/icustays"]["file"] == "icustays.csv"
 
 
@@ -127,4 +128,5 @@ def test_optional_tables_without_rows_count_as_absent(root, tmp_path):
         "drg": "note/discharge has a header but no rows",
     }
     assert manifest["modalities"] == {"ehr": True, "cxr": False, "note": False}
+    assert "Taken for absent: hosp/diagnoses_icd has a header" in (tmp_path / "out" / "cohort.md").read_text()
     assert manifest["source"]["lacking"]["hosp/labevents"] == "hosp/labevents has a header but no rows"

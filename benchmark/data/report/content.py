@@ -65,6 +65,16 @@ def _opening(report: dict[str, Any]) -> list[Block]:
         blocks.append(f"Not given: {', '.join(lacking)}.")
     if report["missing_tables"]:
         blocks.append(f"Tables that the MIMIC-IV folder lacks: {', '.join(report['missing_tables'])}.")
+    empty = [reason for reason in report["source"]["lacking"].values() if "no rows" in reason]
+    if empty:
+        blocks.append(f"Taken for absent: {'; '.join(empty)}.")
+    if report["source"]["plain_and_gzipped"]:
+        blocks.append(
+            f"Plain and gzipped, the plain file was read: {', '.join(report['source']['plain_and_gzipped'])}."
+        )
+    if report["source"]["without_line_end"]:
+        tables = ", ".join(report["source"]["without_line_end"])
+        blocks.append(f"Files without a line end, which may be cut short in the last field: {tables}.")
     return [*blocks, *(f"Impossible: {TASKS[task].title} ({reason})." for task, reason in report["impossible"].items())]
 
 
