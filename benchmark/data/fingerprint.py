@@ -11,7 +11,7 @@ from benchmark.errors import UserError
 FORMAT = 1
 """Layout of a data set's folder; raised when older ones can no longer be read."""
 
-CONTENT = ("samples", "series", "films", "notes/texts.parquet", "standardiser.json", "truth")
+CONTENT = ("samples", "redraw", "series", "films", "notes/texts.parquet", "standardiser.json", "truth")
 """What counts: samples, stores and texts. Reports, links, key and embeddings (they follow from texts) do not."""
 
 

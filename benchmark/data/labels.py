@@ -48,9 +48,14 @@ def _stay_draft(
     draft = labelled.merge(stays[["stay_id", "subject_id", "hadm_id", "intime", "outtime"]], on="stay_id")
     whole_stay = task in ("phe", "rea")
     draft["end"] = draft.outtime if whole_stay else draft.intime + pd.to_timedelta(draft.hour, unit="h")
-    draft["start"] = draft.intime - LOOK_BACK if rules.film_window == "day_before" else draft.intime
+    draft["start"] = films_from(draft, rules)
     draft["film"] = _films_within(draft, films, rules)
     return _ordered(task, draft.assign(study_id=-1, note=draft.hadm_id), "stay_id")
+
+
+def films_from(stays: pd.DataFrame, rules: Rules) -> pd.Series:
+    """From when films go with each stay."""
+    return stays.intime - LOOK_BACK if rules.film_window == "day_before" else stays.intime
 
 
 def draft_dia(

@@ -7,7 +7,9 @@ than one hour of each stay in the course of the training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,27 +20,45 @@ from benchmark.data.rules import Rules
 from benchmark.random import stream
 from benchmark.tasks.draw import CANDIDATES
 
-STAY_FILMS = "stay_films.parquet"
+STAY_FILMS = Path("redraw") / "stay_films.parquet"
 
 _GAP = 1e6
 """Hours that no stay reaches."""
 
 
-def stay_films(stays: pd.DataFrame, films: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
+def stay_films(stays: pd.DataFrame, films: pd.DataFrame | None, rules: Rules = Rules()) -> pd.DataFrame:
     """All films that can be the last one at some hour of a stay.
 
     Args:
-        stays: stay_id, subject_id, start (from when films count), intime, outtime. films: as `read_films` gives them.
+        stays: stay_id, subject_id, start (from when films count), intime, outtime.
+        films: as `read_films` gives them; None: there are none.
 
     Returns:
         stay_id, hour (since ICU admission), film (row of `films`), by stay and hour.
     """
+    if films is None:
+        return pd.DataFrame({"stay_id": [], "hour": [], "film": []}).astype({"stay_id": "int64", "film": "int64"})
     candidates = films.assign(film=np.arange(len(films)))[films.time.notna().to_numpy()]
     candidates = preferred(candidates, rules).drop_duplicates(["subject_id", "time"])
     pairs = stays.merge(candidates[["subject_id", "time", "film"]], on="subject_id")
     pairs = pairs[(pairs.start <= pairs.time) & (pairs.time <= pairs.outtime)]
     pairs["hour"] = (pairs.time - pairs.intime).dt.total_seconds() / 3600
     return pairs[["stay_id", "hour", "film"]].sort_values(["stay_id", "hour"], ignore_index=True)
+
+
+def write_stay_films(candidates: pd.DataFrame, stay_row: Mapping[int, int], film_row: np.ndarray, out: Path) -> None:
+    """Writes `out/redraw/stay_films.parquet`: series, hour, film; the first and last as rows of the stores.
+
+    Args:
+        candidates: from `stay_films`. stay_row: row of the series store by stay_id.
+        film_row: row of the film store for each film, -1 where it cannot be read.
+    """
+    series = np.array([stay_row[stay] for stay in candidates.stay_id.tolist()], dtype=np.int64)
+    film = film_row[candidates.film.to_numpy()] if len(candidates) else np.zeros(0, dtype=np.int64)
+    table = pd.DataFrame({"series": series, "hour": candidates.hour.to_numpy(np.float64), "film": film})
+    target = out / STAY_FILMS
+    target.parent.mkdir()
+    table[table.film >= 0].to_parquet(target, index=False)
 
 
 class Redraw:
@@ -54,7 +74,7 @@ class Redraw:
             raise ValueError(f"task {self.name} has no hours to draw")
         file = data.folder / "samples" / f"{self.name}.parquet"
         self.candidates = pd.read_parquet(file, columns=["sample", *CANDIDATES]).set_index("sample")
-        films = pd.read_parquet(data.folder / "samples" / STAY_FILMS).sort_values(["series", "hour"])
+        films = pd.read_parquet(data.folder / STAY_FILMS).sort_values(["series", "hour"])
         self.film_series, self.film_hour, self.film = (films[name].to_numpy() for name in ("series", "hour", "film"))
 
     def __call__(self, samples: Samples, seed: int, epoch: int) -> Samples:

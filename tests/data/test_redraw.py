@@ -8,8 +8,10 @@ import pytest
 from prepared_data import write_prepared
 
 from benchmark.data.dataset import PreparedData
+from benchmark.data.prepare import prepare
 from benchmark.data.redraw import Redraw, stay_films
 from benchmark.data.rules import Rules
+from benchmark.simulation import simulate
 from benchmark.tasks.los import bucket
 
 
@@ -27,7 +29,8 @@ def data(tmp_path):
     frame.to_parquet(file)
     films = frame[frame["series"] % 3 == 0]
     films = pd.concat([films.assign(hour=0.5, film=10), films.assign(hour=4.0, film=20)])
-    films[["series", "hour", "film"]].to_parquet(folder / "samples" / "stay_films.parquet")
+    (folder / "redraw").mkdir()
+    films[["series", "hour", "film"]].to_parquet(folder / "redraw" / "stay_films.parquet")
     return PreparedData.open(folder)
 
 
@@ -65,3 +68,27 @@ def test_films_of_a_stay_are_those_of_its_window_one_a_moment():
     last = Rules(film_choice="last_in_file")
     films.loc[3, "time"] = day(9)[0]
     assert stay_films(stays, films, last).values.tolist() == [[7, 3.0, 1], [7, 9.0, 3]]
+
+
+@pytest.fixture(scope="module")
+def simulated_data(tmp_path_factory):
+    raw = tmp_path_factory.mktemp("raw") / "cohort"
+    simulate(raw, 60, 3)
+    out = raw.parent / "data"
+    prepare(raw / "mimic-iv", out, raw / "mimic-cxr", raw / "mimic-note")
+    return out
+
+
+def test_a_prepared_cohort_can_be_redrawn_and_matches_its_own_fixed_hours(simulated_data):
+    """At the hour of the fixed draw the redrawn film and label are those of the sample."""
+    data = PreparedData.open(simulated_data)
+    for name in ("los", "dec"):
+        task = data.task(name)
+        redraw, training = Redraw(data, task), task.partitions["train"]
+        own = redraw.candidates.loc[training.sample]
+        np.testing.assert_array_equal(redraw._last_film(training.series, training.hours), training.film)
+        labels = task.task.label_at(training.hours, own["los_hours"].to_numpy(), own["death_hour"].to_numpy())
+        np.testing.assert_array_equal(labels, training.labels[:, 0])
+        drawn = redraw(training, 1, 1)
+        assert (drawn.hours <= data.series.lengths[drawn.series]).all()
+        assert (drawn.film >= 0).any() and (drawn.film != training.film).any()
