@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from benchmark.data.dataset import PreparedData, Samples, TaskData
 from benchmark.data.redraw import Redraw
 from benchmark.data.stores import RaggedStore
 from benchmark.random import stream
-from models.contract import Batch, Dimensions, Films, Layout, Packed
+from models.contract import MODALITIES, Batch, Dimensions, Films, Layout, Packed
 from models.ragged import on_device
 
 
@@ -66,13 +67,25 @@ class BatchSource:
         self.settings = AUGMENTATIONS[augmentation]
         self.data = data
         self.notes: RaggedStore | None = data.notes(encoder) if encoder else None
+        self.hidden = np.zeros((len(self.samples), len(MODALITIES)), dtype=bool)
         self.present = self._presence()  # (n, M)
-        if len(self.samples) and not self.present.any(1).all():
-            orphan = self.samples.sample[~self.present.any(1)][0]
-            raise ValueError(f"task {task.task.name}: sample {orphan} has none of the three modalities")
+        self._require_content()
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def hiding(self, modality: str, chosen: np.ndarray) -> BatchSource:
+        """The same samples, those at positions `chosen` without `modality`, as if they had never had it.
+
+        Raises:
+            ValueError: one of them has no other modality.
+        """
+        other = copy(self)
+        other.hidden = self.hidden.copy()
+        other.hidden[chosen, MODALITIES.index(modality)] = True
+        other.present = other._presence()
+        other._require_content()
+        return other
 
     def epoch(self, seed: int, number: int, batch_size: int) -> Iterator[LabelledBatch]:
         """Shuffled training batches of one epoch; order and augmentation depend on (seed, task, epoch, sample) alone.
@@ -116,6 +129,11 @@ class BatchSource:
             on_device(known, self.device),
         )
 
+    def _require_content(self) -> None:
+        if not self.present.any(1).all():
+            orphan = self.samples.sample[~self.present.any(1)][0]
+            raise ValueError(f"task {self.task.task.name}: sample {orphan} has none of the three modalities")
+
     def _presence(self) -> np.ndarray:
         s = self.samples
         note = s.note >= 0
@@ -123,7 +141,7 @@ class BatchSource:
             note = np.zeros(len(s), bool)
         else:
             note &= self.notes.lengths[np.maximum(s.note, 0)] > 0 if len(self.notes.lengths) else False
-        return np.stack([(s.series >= 0) & (s.hours > 0), s.film >= 0, note], axis=1)
+        return np.stack([(s.series >= 0) & (s.hours > 0), s.film >= 0, note], axis=1) & ~self.hidden
 
     def _series(self, chosen: np.ndarray, rows: np.ndarray) -> Packed | None:
         if not len(rows):

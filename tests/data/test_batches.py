@@ -102,3 +102,17 @@ def test_a_folder_or_task_that_is_not_there_is_named(data: PreparedData, tmp_pat
         PreparedData.open(tmp_path)
     with pytest.raises(UserError, match="did you mean 'ihm'"):
         data.task("imh")
+
+
+def test_a_hidden_modality_is_gone_from_the_samples_asked_for_and_from_no_other(data: PreparedData) -> None:
+    source = _source(data, "ihm")
+    both = np.flatnonzero(source.present[:, [0, 2]].all(1))
+    other = source.hiding("note", both[:3]).hiding("ehr", both[3:5])
+    chosen = both[:6]
+    batch = other.batch(chosen).inputs
+    assert batch.present[:, 2].tolist() == [False] * 3 + [True] * 3
+    assert batch.present[:, 0].tolist() == [True] * 3 + [False] * 2 + [True]
+    assert batch.note.layout.rows == (3, 4, 5) and batch.ehr.layout.rows == (0, 1, 2, 5)
+    assert source.batch(chosen).inputs.present[:, [0, 2]].all(), "the first source is as it was"
+    with pytest.raises(ValueError, match="has none of the three modalities"):
+        other.hiding("ehr", both[:3]).hiding("cxr", both[:3])
