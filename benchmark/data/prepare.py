@@ -17,8 +17,10 @@ from benchmark.data.audit import audit_folder, require_sound, write_audit
 from benchmark.data.audit.evidence import write_event_hours, write_origins
 from benchmark.data.film_store import read_sums, write_films
 from benchmark.data.fingerprint import FORMAT, fingerprint
+from benchmark.data.labels import films_from
 from benchmark.data.people import write_people
 from benchmark.data.raw import TABLES, RawMimic
+from benchmark.data.redraw import stay_films, write_stay_films
 from benchmark.data.release import Identities, content_fingerprint, oddities, release
 from benchmark.data.report import cohort_report, markdown
 from benchmark.data.request import FILE as REQUEST_FILE
@@ -83,7 +85,8 @@ def _prepare(
     folder = place.data
     sources, events = read_sources(raw, place.events, progress, rules)
     drafts = draft_tasks(sources, progress)
-    film_rows = _write_films(sources, drafts, place, progress)
+    candidates = stay_films(_redrawn_stays(sources, drafts), sources.films, rules)
+    film_rows = _write_films(sources, drafts, candidates, place, progress)
     drafts = _possible(drafts, sources)
     stays = sources.stays[sources.stays.first_event.notna()]
     training = {
@@ -96,6 +99,7 @@ def _prepare(
     note_rows = _write_notes(sources, drafts, folder)
     sampled = number_samples(drafts, Rows(series, film_rows, note_rows), sources.split, rules)
     _write_samples(sampled, folder)
+    write_stay_films(candidates, series.stay_row, film_rows, folder)
     write_people(raw, sampled.links, folder)
     assignment = read_assignment(raw, sources.split)
     assignment.to_parquet(_private(folder) / "split.parquet", index=False)
@@ -115,7 +119,21 @@ def _prepare(
     return manifest
 
 
-def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], place: Workplace, progress: Progress) -> np.ndarray:
+def _redrawn_stays(sources: Sources, drafts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Training stays whose hour may be drawn anew."""
+    timed = pd.concat([drafts[task].stay_id for task, record in TASKS.items() if record.label_at and task in drafts])
+    stays = sources.stays[sources.stays.stay_id.isin(timed)]
+    stays = stays[sources.split.all(stays.subject_id) == "train"]
+    return stays.assign(start=films_from(stays, sources.rules))
+
+
+def _write_films(
+    sources: Sources,
+    drafts: dict[str, pd.DataFrame],
+    candidates: pd.DataFrame,
+    place: Workplace,
+    progress: Progress,
+) -> np.ndarray:
     """Write the films that samples refer to; takes samples of the findings task out whose film cannot be read.
 
     Films without a readable file are listed in `private/unreadable_films.csv`.
@@ -123,7 +141,7 @@ def _write_films(sources: Sources, drafts: dict[str, pd.DataFrame], place: Workp
     if sources.films is None:
         return np.array([], dtype=np.int64)
     films = sources.films
-    used = np.unique(np.concatenate([draft.film.to_numpy() for draft in drafts.values()]))
+    used = np.unique(np.concatenate([*(draft.film.to_numpy() for draft in drafts.values()), candidates.film]))
     used = used[used >= 0]
     chosen = films.iloc[used]
     triples = zip(chosen.subject_id, chosen.study_id, chosen.dicom_id, strict=True)
