@@ -162,6 +162,18 @@ def mirrored(nodes):
     return nodes
 
 
+def test_notes_are_told_by_their_principal_components():
+    samples, training = labelled(BINARY)
+    model = fitted(BINARY, training, note_components=2)
+    notes = np.stack([sample.note.numpy().astype(np.float64).mean(0) for sample in samples if sample.note is not None])
+    _, _, axes = np.linalg.svd(notes - notes.mean(0))
+    expected = (notes - notes.mean(0)) @ axes[:2].T
+    features = model._features(model._summaries(collate(samples)))
+    found = features[~np.isnan(features[:, -1]), NOTES_FROM:-1]
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-6)
+    assert features.shape[1] == NOTES_FROM + 3
+
+
 @heads
 def test_rounds_are_prefixes_and_can_be_dropped(head):
     samples, training = labelled(head)

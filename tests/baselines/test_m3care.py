@@ -316,7 +316,10 @@ def test_depth_before_and_after_the_modalities_meet(build, depth, unimodal, mult
 # --- evaluation by a frozen support set
 
 
-def supported(build, patterns=MIXED, **options):
+BANK = (*MIXED, "ehr+cxr", "note")
+
+
+def supported(build, patterns=BANK, **options):
     """A model with a support set that it keeps, and the set."""
     model = build(ENTRY, evaluation="bank", support_samples=10, threshold=EVERYONE, **options)
     bank = make_samples(patterns, seed=3)
@@ -386,8 +389,8 @@ def test_the_support_set_fills_in_and_belongs_to_the_state(build):
         twin(collate([sample]))
     twin.load_state_dict(model.state_dict())
     assert torch.equal(twin(collate([sample])).logits, before)
-    moved = make_samples(MIXED, seed=3)
-    moved[MIXED.index("ehr+cxr")].cxr.mul_(0.3)
+    moved = make_samples(BANK, seed=3)
+    moved[BANK.index("ehr+cxr")].cxr.mul_(0.3)
     model.remember(collate(moved))
     assert (model(collate([sample])).logits - before).abs().max() > 1e-9
     voided, _ = supported(build, donor_mask="pairwise")
