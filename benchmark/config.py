@@ -44,6 +44,7 @@ class RunOptions(BaseModel):
     data: str | None = None
     protocol: str | dict[str, Any] | None = None
     label_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    trace: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count | None = None
     out: str | None = None
@@ -60,6 +61,7 @@ class RunConfig:
         tasks: names, in the order of the paper. seeds: one run a seed.
         data: the prepared data set; None: the embedded cohort of the protocol.
         label_fraction: share of each task's training samples that is used.
+        trace: score all test sets after each task's part of each epoch, for models trained on several tasks.
         device: "auto", "cpu" or "cuda". workers: processes side by side; None: as many as make sense.
         out: folder that receives runs and tables.
     """
@@ -71,6 +73,7 @@ class RunConfig:
     data: DataInfo | None
     protocol: Protocol
     label_fraction: float
+    trace: bool
     device: str
     workers: int | None
     out: Path
@@ -124,6 +127,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         data=data,
         protocol=protocol,
         label_fraction=options.label_fraction,
+        trace=options.trace,
         device=options.device,
         workers=options.workers,
         out=out,

@@ -62,6 +62,14 @@ Out = Annotated[
         help="Folder of runs and tables. Default: results/ of the source checkout, else ~/.local/share/flexcare-bench.",
     ),
 ]
+Trace = Annotated[
+    bool,
+    typer.Option(
+        "--trace",
+        help="Models trained on several tasks: test all tasks after each task's part of each epoch (Figure 7). Changes "
+        "no other number, and takes longer.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")]
 
 
@@ -73,6 +81,7 @@ def run_command(
     protocol: Protocol = None,
     config: Config = None,
     label_fraction: LabelFraction = None,
+    trace: Trace = False,
     device: Device = None,
     workers: Workers = None,
     out: Out = None,
@@ -105,6 +114,7 @@ def run_command(
         "data": data,
         "protocol": protocol,
         "label_fraction": label_fraction,
+        "trace": trace or None,
         "device": device,
         "workers": workers,
         "out": out,

@@ -22,6 +22,7 @@ COLUMNS = (
     "seed",
     "label_fraction",
     "variant",
+    "traced",
     "metrics",
     "ceiling",
     "spread",
@@ -38,10 +39,17 @@ def collect(out: Path) -> pd.DataFrame:
     """All finished and failed runs under `out`; see `COLUMNS`.
 
     `metrics`, `ceiling` and `spread` (over evaluation orders) are mappings by task and metric; `caption` holds the
-    facts on data, protocol and encoder.
+    facts on data, protocol and encoder. Of two finished runs that differ only in that one is traced, the traced one
+    stands for both: their other numbers are the same, and a seed must not count twice.
     """
     rows = [_row(read_run(folder), folder) for folder in finished_runs(out)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    runs = pd.DataFrame(rows, columns=list(COLUMNS))
+    twins = runs.loc[(runs["status"] == "done") & runs["traced"].astype(bool), ["variant", "seed"]]
+    known = set(twins.itertuples(index=False, name=None))
+    doubled = [
+        run.status == "done" and not run.traced and (run.variant, run.seed) in known for run in runs.itertuples()
+    ]
+    return runs[~pd.Series(doubled, index=runs.index, dtype=bool)].reset_index(drop=True)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -77,6 +85,7 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
         "seed": record["job"]["seed"],
         "label_fraction": float(record["job"].get("label_fraction", 1.0)),
         "variant": record["variant"],
+        "traced": bool(record["job"].get("trace", False)),
         "metrics": record.get("metrics", {}),
         "ceiling": info.get("ceiling", {}),
         "spread": info.get("permutation_spread", {}),

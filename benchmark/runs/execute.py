@@ -158,6 +158,7 @@ def training_plan(job: Job, initial: Mapping[str, Tensor] | None = None) -> Trai
         encoder=job.encoder,
         label_fraction=job.label_fraction,
         redraw_hours=job.redraw_hours,
+        trace=job.trace,
         initial=initial,
     )
 
@@ -187,6 +188,8 @@ def _store(job: Job, context: Context, trained: Trained, started: datetime, seco
     with new_run(context.out, job.id) as folder:
         _predictions(trained.predictions, key).to_parquet(folder / "predictions.parquet", index=False)
         trained.history.to_parquet(folder / "history.parquet", index=False)
+        if trained.trace is not None:
+            trained.trace.to_parquet(folder / "trace.parquet", index=False)
         state = {name: value.detach().cpu().contiguous().clone() for name, value in trained.state.items()}
         save_file(state, folder / "checkpoint.safetensors", metadata={"run": job.id})
         record = _record(job, context, "done", started, seconds)

@@ -1,6 +1,7 @@
 """Run folders: written under a temporary name, renamed when complete, so that whatever has its final name is whole.
 
-OUT/runs/<job id>/          run.json, predictions.parquet, history.parquet, checkpoint.safetensors
+OUT/runs/<job id>/          run.json, predictions.parquet, history.parquet, checkpoint.safetensors; trace.parquet of
+                            a traced run
 OUT/runs/<job id>.failed/   run.json with the error; replaced by the next attempt
 """
 

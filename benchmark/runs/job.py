@@ -23,6 +23,8 @@ class Job:
         initial: id of the job whose final state this one starts from; None: from random values.
         encoder: key of the note encoder; None if the data have no notes.
         data: fingerprint of the prepared data set.
+        trace: score all test sets after each task's part of each epoch. The one attribute without influence on the
+            other numbers: a traced run has more files.
         code: version of the code that determines results. plugin: version of a third-party model's own code.
     """
 
@@ -44,6 +46,7 @@ class Job:
     label_fraction: float = 1.0
     initial: str | None = None
     redraw_hours: bool = False
+    trace: bool = False
 
     @cached_property
     def hash(self) -> str:
@@ -59,7 +62,7 @@ class Job:
     @property
     def variant(self) -> str:
         """Hash of what the seeds of one table cell have in common."""
-        return digest({**asdict(self), "seed": None})
+        return digest({**asdict(self), "seed": None, "trace": None})
 
     def cost(self, samples: Mapping[str, Mapping[str, int]]) -> int:
         """Rough relative duration: samples seen in training."""

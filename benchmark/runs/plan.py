@@ -89,7 +89,7 @@ def _source_job(config: RunConfig, name: str, seed: int, data: DataInfo, encoder
     source = registry.get(name).pretrained_on
     if source is None or not task_sets(name, config.tasks):
         return None
-    whole = dataclasses.replace(config, label_fraction=1.0)
+    whole = dataclasses.replace(config, label_fraction=1.0, trace=False)
     return make_job(whole, source, first_tasks(data), seed, data, encoder)
 
 
@@ -133,6 +133,7 @@ def make_job(
         label_fraction=config.label_fraction,
         redraw_hours=training.redraw_hours and any(TASKS[task].label_at for task in tasks),
         initial=source.id if source else None,
+        trace=config.trace and together,
     )
 
 

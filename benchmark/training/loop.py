@@ -21,6 +21,7 @@ from benchmark.training.learning_rate import HalvingRates
 from benchmark.training.losses import total_loss
 from benchmark.training.predict import partition_loss, predict, score
 from benchmark.training.support import give_support
+from benchmark.training.trace import Trace
 from models.contract import Staged
 
 
@@ -75,11 +76,12 @@ def fit(
     validation: Mapping[str, BatchSource],
     schedule: Schedule,
     notify: Callable[[EpochReport], None],
+    trace: Trace | None = None,
 ) -> Fitted:
     """Trains a model and keeps the state of the epoch with the best validation score.
 
     The score is that of `epoch_score`; one epoch is kept for all tasks. The model is left with the last state; load
-    the returned one.
+    the returned one. A `trace` is told of every task's part of an epoch, and changes nothing.
 
     Raises:
         Diverged: a loss is not finite.
@@ -89,6 +91,8 @@ def fit(
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
     rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate)
     best_score, best_epoch, best_state, selected_by, history = -math.inf, 0, {}, "", []
+    if trace:
+        trace.begin()
     for epoch in range(1, schedule.epochs + 1):
         may_be_kept = model.begin_epoch(epoch) if isinstance(model, Staged) else True
         rows = {}
@@ -99,6 +103,8 @@ def fit(
             rows[task]["seconds"] = time.perf_counter() - started
             rows[task]["samples"] = source.samples_an_epoch(schedule.batch_size)
             give_support(model, source, schedule.seed)
+            if trace:
+                trace.after(epoch, task)
         losses, values = [], []
         for task, source in validation.items():
             predictions = predict(model, source, schedule.couples_samples, schedule.batch_size)

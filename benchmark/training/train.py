@@ -19,9 +19,11 @@ from benchmark.errors import UserError
 from benchmark.evaluation.metrics import compute
 from benchmark.random import stream_seed
 from benchmark.registry import models
+from benchmark.training.expense import forget_peak_memory, peak_memory, sample_flops
 from benchmark.training.fitting import fit_in_one_go
 from benchmark.training.loop import EpochReport, Schedule, fit
 from benchmark.training.predict import Predictions, predict, score
+from benchmark.training.trace import Trace
 from models.contract import MODALITIES, Dimensions, Head, count_parameters
 
 PERMUTATIONS = 5
@@ -40,6 +42,7 @@ class TrainingPlan:
         label_fraction: share of each task's training samples that is used.
         initial: final state of the model that this one is pretrained on, if it starts from one.
         redraw_hours: draw the hours of training samples anew in each epoch, for tasks that predict at a random hour.
+        trace: score all test sets after each task's part of each epoch; without influence on the training.
     """
 
     model: str
@@ -57,6 +60,7 @@ class TrainingPlan:
     label_fraction: float = 1.0
     initial: Mapping[str, Tensor] | None = None
     redraw_hours: bool = False
+    trace: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,10 @@ class Trained:
         predictions: by task; columns sample, patient, present_ehr, present_cxr, present_note, y0.., p0.. (y NaN where
         masked).
         history: one row for each epoch and task. state: kept parameters.
-        info: parameters, best_epoch, selected_by (what chose that epoch), seconds, training_samples_per_second, and by
-        task test_samples, ceiling, permutation_spread, diagnostics.
+        info: parameters, best_epoch, selected_by (what chose that epoch), seconds, training_samples_per_second,
+        inference_samples_per_second, peak_memory (bytes), flops (of a sample by its modalities; none for models that
+        are fitted in one go), and by task test_samples, ceiling, permutation_spread, diagnostics.
+        trace: rows of `benchmark.training.trace.Trace`, if it was asked for.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -77,6 +83,7 @@ class Trained:
     history: pd.DataFrame
     state: dict[str, Tensor]
     info: dict[str, Any]
+    trace: pd.DataFrame | None = None
 
 
 def train(
@@ -88,9 +95,10 @@ def train(
     """Trains and tests.
 
     Raises:
-        UserError: a task has an empty partition, or the training diverged.
+        UserError: a task has an empty partition, the training diverged, or a trace is asked for with a single task.
     """
     started = time.perf_counter()
+    forget_peak_memory(device)
     entry = models()[plan.model]
     tasks = {name: data.task(name).with_label_fraction(plan.label_fraction) for name in plan.tasks}
     sources = _sources(plan, data, tasks, device)
@@ -108,12 +116,18 @@ def train(
         entry.clip_norm,
         getattr(model, "couples_samples", entry.couples_samples),
     )
-    fit_model = fit_in_one_go if entry.fits else fit
-    fitted = fit_model(model, sources["train"], sources["val"], schedule, notify)
+    trace = _trace(plan, model, sources["test"], schedule)
+    if entry.fits:
+        fitted = fit_in_one_go(model, sources["train"], sources["val"], schedule, notify)
+    else:
+        fitted = fit(model, sources["train"], sources["val"], schedule, notify, trace)
     model.load_state_dict(fitted.state)
     metrics, frames, spread, diagnostics = {}, {}, {}, {}
+    inference = 0.0
     for name, source in sources["test"].items():
+        clock = time.perf_counter()
         predictions = predict(model, source, schedule.couples_samples, plan.batch_size)
+        inference += time.perf_counter() - clock
         metrics[name] = score(source, predictions)
         frames[name] = _frame(source, predictions)
         if predictions.diagnostics:
@@ -127,13 +141,20 @@ def train(
         "selected_by": fitted.selected_by,
         "seconds": time.perf_counter() - started,
         "training_samples_per_second": float(history["samples"].sum() / history["seconds"].sum()),
+        "inference_samples_per_second": sum(map(len, sources["test"].values())) / inference,
+        "peak_memory": peak_memory(device),
         "test_samples": {name: len(source) for name, source in sources["test"].items()},
         "ceiling": {name: limit for name, task in tasks.items() if (limit := ceiling(data, task))},
         "permutation_spread": spread,
         "diagnostics": diagnostics,
     }
     state = {name: value.cpu().contiguous() for name, value in fitted.state.items()}
-    return Trained(metrics, frames, history, state, info)
+    if not entry.fits:
+        owned = [
+            name for m, name in enumerate(MODALITIES) if any(s.present[:, m].any() for s in sources["test"].values())
+        ]
+        info["flops"] = sample_flops(model, plan.dimensions, owned, schedule.couples_samples)
+    return Trained(metrics, frames, history, state, info, trace.frame() if trace else None)
 
 
 @dataclass(frozen=True)
@@ -158,6 +179,18 @@ def restore(plan: TrainingPlan, state: Mapping[str, Tensor], data: PreparedData,
     model.to(device).eval()
     couples = getattr(model, "couples_samples", models()[plan.model].couples_samples)
     return Restored(model, _sources(plan, data, tasks, device)["test"], couples, plan.batch_size)
+
+
+def _trace(
+    plan: TrainingPlan, model: torch.nn.Module, tests: Mapping[str, BatchSource], schedule: Schedule
+) -> Trace | None:
+    if not plan.trace:
+        return None
+    if len(plan.tasks) < 2:
+        raise UserError(
+            f"a trace is of several tasks trained together; {plan.model} is trained on {plan.tasks[0]} alone"
+        )
+    return Trace(model, tests, schedule.couples_samples, plan.batch_size)
 
 
 def _build(plan: TrainingPlan, tasks: Mapping[str, TaskData]) -> torch.nn.Module:
