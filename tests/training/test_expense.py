@@ -1,0 +1,48 @@
+"""What a run records of its cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
+
+from benchmark import registry
+from benchmark.data.dataset import PreparedData
+from benchmark.training import TrainingPlan, train
+from benchmark.training.expense import forget_peak_memory, peak_memory
+from models.contract import Dimensions, Head
+from models.cost import Inputs, cost
+
+CPU = torch.device("cpu")
+SMALL = Dimensions(8, 1, 2, 0.0, hours=12, note_features=NOTE_WIDTH, note_tokens=5, film=32, patch=16)
+
+
+@pytest.mark.parametrize("name", ["flexcare", "m3care", "boosted-trees"])
+def test_a_run_records_what_it_cost(tmp_path, name):
+    data, entry = PreparedData.open(write_prepared(tmp_path, tasks=("ihm", "dia"))), registry.get(name)
+    tasks = ("ihm", "dia") if entry.multitask else ("ihm",)
+    plan = TrainingPlan(
+        name, entry.config(), SMALL, tasks, 1, 8, 1, 1e-3, dict.fromkeys(tasks, 1.0), False, "none", ENCODER
+    )
+    info = train(plan, data, CPU).info
+    assert info["inference_samples_per_second"] > 0
+    assert 2**24 < info["peak_memory"] < 2**40
+    if entry.fits:
+        assert "flops" not in info
+        return
+    heads = [Head(1, "binary", "ehr"), Head(14, "multilabel", "cxr")][: len(tasks)]
+    measured = cost(entry, SMALL, heads, [Inputs(12, 5), Inputs(12, 5, ("ehr",))])
+    assert info["parameters"] == measured.parameters
+    assert info["flops"] == {"ehr+cxr+note": measured.flops[0], "ehr": measured.flops[1]}
+
+
+def test_the_peak_is_of_what_was_asked_for_and_not_of_what_was_before():
+    before = np.ones(2**26)  # 512 MiB
+    high = peak_memory(CPU)
+    del before
+    forget_peak_memory(CPU)
+    low = peak_memory(CPU)
+    assert high - low > 2**28
+    held = np.ones(2**25)
+    assert peak_memory(CPU) - low > 2**27 and len(held)
