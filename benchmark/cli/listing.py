@@ -10,7 +10,9 @@ KINDS = ("models", "tasks", "protocols", "rules")
 
 
 def list_command(
-    what: Annotated[str | None, typer.Argument(metavar="[models|tasks|protocols|rules]", help="Default: all.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(metavar="[models|tasks|protocols|rules]", help="Default: all but rules.")
+    ] = None,
     options: Annotated[bool, typer.Option("--options", help="With models: their own options and defaults.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="With models: parameters and operations of a sample.")] = False,
 ) -> None:
@@ -39,7 +41,7 @@ def list_command(
         "protocols": _protocols,
         "rules": _rules,
     }
-    for position, kind in enumerate(KINDS if what is None else (what,)):
+    for position, kind in enumerate(KINDS[:3] if what is None else (what,)):
         typer.echo("\n" * bool(position) + printers[kind]())
 
 
@@ -122,7 +124,7 @@ def _rules() -> str:
     from rich.console import Console
     from rich.table import Table
 
-    from benchmark.data.rules import SWITCHES
+    from benchmark.data.switches import SWITCHES
 
     table = Table("rule", "setting", "what it does", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for switch in SWITCHES:

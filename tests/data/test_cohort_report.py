@@ -19,7 +19,7 @@ from benchmark.data.report.content import sections
 from benchmark.data.report.page import page
 from benchmark.data.report.stored import stored_report
 from benchmark.data.report.text import markdown
-from benchmark.data.rules import SWITCHES
+from benchmark.data.switches import SWITCHES
 
 SUMMARY = "Past Medical History:\none two three\nSocial History:\n___\nBrief Hospital Course:\ncourse\nFacility:\n___\n"
 

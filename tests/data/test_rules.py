@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 
-from benchmark.data.rules import SWITCHES, Rules
+from benchmark.data.rules import Rules
+from benchmark.data.switches import NOT_REPRODUCED, SWITCHES, switch_table
 from benchmark.errors import UserError
 
 
@@ -33,3 +35,10 @@ def test_fields_settings_and_defaults_agree():
 def test_bad_rules_are_refused(profile, settings, message):
     with pytest.raises(UserError, match=message):
         Rules.of_profile(profile, settings)
+
+
+def test_the_documentation_lists_every_switch_as_it_is():
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"<!-- switches -->\n{switch_table()}<!-- end -->" in text
+    listed = "\n".join(f"- {difference}" for difference in NOT_REPRODUCED)
+    assert f"<!-- not reproduced -->\n{listed}\n<!-- end -->" in text

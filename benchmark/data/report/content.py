@@ -8,7 +8,7 @@ from typing import Any
 from benchmark.data.audit.finding import Finding
 from benchmark.data.report.blocks import Block, Figure, Section, Table
 from benchmark.data.report.comparison import compared
-from benchmark.data.rules import SWITCHES
+from benchmark.data.switches import SWITCHES
 from benchmark.tasks import TASKS
 
 MOST_CLASSES = 30
