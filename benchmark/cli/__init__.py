@@ -13,6 +13,7 @@ import typer
 
 from benchmark.cli.compare import compare_command
 from benchmark.cli.data import data_app
+from benchmark.cli.figures import figures_command
 from benchmark.cli.listing import list_command
 from benchmark.cli.prepare import prepare_command
 from benchmark.cli.run import run_command
@@ -30,6 +31,8 @@ Examples:
     bench table --published
 
     bench compare flexcare mmf
+
+    bench figures
 
     bench list models
 
@@ -50,6 +53,7 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("table")(table_command)
 app.command("compare")(compare_command)
+app.command("figures")(figures_command)
 app.command("list")(list_command)
 app.command("prepare")(prepare_command)
 app.add_typer(data_app, name="data")

@@ -1,0 +1,114 @@
+"""Figure 7: test scores of all tasks after each task's part of each epoch, and the matrix of effects."""
+
+from __future__ import annotations
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from benchmark.analysis.segments import effect_matrix, effects, over_seeds
+from benchmark.reporting.figures.style import (
+    COLOURS,
+    GREY,
+    INK,
+    LEGEND,
+    MARKERS,
+    STYLE,
+    Drawn,
+    Facts,
+    heat,
+    new_figure,
+    tick,
+)
+from benchmark.reporting.names import metric_title, task_title
+from benchmark.tasks import TASKS
+from benchmark.training.trace import START
+
+_COLUMNS = 4
+
+
+def draw_segments(traces: pd.DataFrame, facts: Facts) -> list[Drawn]:
+    """The curves and the matrix. `traces`: as `read_traces` gives them."""
+    means = over_seeds(traces)
+    tasks = list(dict.fromkeys(means.loc[means["trained"] != START, "trained"]))  # in the order of training
+    seeds = traces["seed"].nunique()
+    over = f"mean over {seeds} seeds" if seeds > 1 else f"seed {traces['seed'].iloc[0]}"
+    return [_curves(means, tasks, over, seeds, facts), _matrix(traces, tasks, over, facts)]
+
+
+def _curves(means: pd.DataFrame, tasks: list[str], over: str, seeds: int, facts: Facts) -> Drawn:
+    panels_wanted = [(task, metric) for task in tasks for metric in TASKS[task].metrics[:2]]
+    rows = -(-len(panels_wanted) // _COLUMNS)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(0.5 + 1.35 * rows, facts)
+        panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True).ravel()
+        for axes in panels[len(panels_wanted) :]:
+            axes.axis("off")
+        for axes, (task, metric) in zip(panels, panels_wanted, strict=False):
+            part = means[(means["task"] == task) & (means["metric"] == metric)].sort_values("segment")
+            _curve(axes, part, task, len(tasks))
+            axes.set_title(f"{task_title(task)}  {metric_title(metric)}")
+        for axes in panels[max(0, len(panels_wanted) - _COLUMNS) : len(panels_wanted)]:
+            axes.set_xlabel("epoch", labelpad=2)
+        handles = [
+            Line2D([], [], linestyle="", marker=MARKERS[name], color=COLOURS[name], markersize=4,
+                   label=f"after {task_title(name)}")
+            for name in tasks
+        ]  # fmt: skip
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(tasks), frameon=False, **LEGEND)
+    band = "; band: one sample standard deviation" if seeds > 1 else ""
+    caption = (
+        f"{facts.line}. Test scores after each task's part of each epoch ({over}{band}), one panel a tested task and "
+        "metric; the marker tells the task that was just trained, a ring the panel's own. Vertical lines: begin of an "
+        "epoch. The test sets are only watched: no choice in training knows of these scores."
+    )
+    return Drawn("figure7", caption, figure, facts, {"": means})
+
+
+def _curve(axes: Axes, part: pd.DataFrame, task: str, segments: int) -> None:
+    x = part["segment"] / segments
+    axes.plot(x, part["mean"], color=GREY, linewidth=0.7, zorder=1)
+    if part["std"].notna().any():
+        low, high = part["mean"] - part["std"], part["mean"] + part["std"]
+        axes.fill_between(x, low, high, color=GREY, alpha=0.2, linewidth=0)
+    epochs = int(part["epoch"].max())
+    size = 14 if epochs <= 8 else 6
+    for name, own in part[part["trained"] != START].groupby("trained", sort=False):
+        ring = {"edgecolors": INK, "linewidths": 0.7, "zorder": 3} if name == task else {"linewidths": 0, "zorder": 2}
+        axes.scatter(own["segment"] / segments, own["mean"], s=size * (1.6 if name == task else 1),
+                     marker=MARKERS[name], color=COLOURS[name], **ring)  # fmt: skip
+    for epoch in range(1, epochs):
+        axes.axvline(epoch, color=GREY, linewidth=0.4, alpha=0.35, zorder=0)
+    axes.set_xlim(0, epochs + 0.02 * epochs)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    axes.yaxis.set_major_formatter(tick)
+
+
+def _matrix(traces: pd.DataFrame, tasks: list[str], over: str, facts: Facts) -> Drawn:
+    epochs = int(traces["epoch"].max())
+    first = min(2, epochs)
+    found = effects(traces, first)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(2.75, facts)
+        panels = figure.subplots(1, 2)
+        matrices = [
+            effect_matrix(found, {task: TASKS[task].metrics[place] for task in tasks}, tasks) for place in (0, 1)
+        ]
+        limit = max(float(matrix.abs().max().max()) for matrix in matrices) or 1.0
+        for place, (axes, matrix) in enumerate(zip(panels, matrices, strict=True)):
+            titles = [task_title(task) for task in tasks]
+            labels = [f"{task_title(task)}\n{metric_title(TASKS[task].metrics[place])}" for task in tasks]
+            heat(axes, matrix.set_axis(titles, axis=0).set_axis(labels, axis=1), "RdBu", -limit, limit, 3, True)
+            axes.set_xlabel("tested", labelpad=3)
+        panels[0].set_ylabel("trained", labelpad=2)
+    left_out = "; the first epoch, which starts from random values, is left out" if first > 1 else ""
+    caption = (
+        f"{facts.line}. Mean change of each task's test scores (columns) by one part of an epoch in which the task of "
+        f"the row is trained ({over}, {epochs} epochs{left_out}). Blue: better, red: worse."
+    )
+    tables = [found.assign(first_epoch=first)]
+    if first > 1:
+        tables.append(effects(traces, 1).assign(first_epoch=1))
+    return Drawn("figure7-effects", caption, figure, facts, {"": pd.concat(tables, ignore_index=True)})
