@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import typer
 
+from benchmark.cli.analyse import analyse_command
 from benchmark.cli.compare import compare_command
 from benchmark.cli.data import data_app
 from benchmark.cli.figures import figures_command
@@ -31,6 +32,8 @@ Examples:
     bench table --published
 
     bench compare flexcare mmf
+
+    bench analyse calibration subgroups
 
     bench figures
 
@@ -53,6 +56,7 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("table")(table_command)
 app.command("compare")(compare_command)
+app.command("analyse")(analyse_command)
 app.command("figures")(figures_command)
 app.command("list")(list_command)
 app.command("prepare")(prepare_command)

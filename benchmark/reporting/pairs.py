@@ -119,7 +119,7 @@ def _of_task(
     patients, owner = np.unique(one.patient, return_inverse=True)
     weights = patient_weights(len(patients), resamples)
     pairs = []
-    for pattern, rows in _patterns(one):
+    for pattern, rows in patterns_of(one):
         scores = [[_scores(task, found, rows, owner, weights) for found in side] for side in read]
         for metric in TASKS[task].metrics:
             a, b = (np.stack([by_metric[metric] for by_metric in side]) for side in scores)
@@ -129,7 +129,7 @@ def _of_task(
     return pairs
 
 
-def _patterns(found: Predictions) -> list[tuple[str, np.ndarray]]:
+def patterns_of(found: Predictions) -> list[tuple[str, np.ndarray]]:
     """All samples, then those of each pattern, the commonest first."""
     names = np.array([pattern_name(present) for present in found.present])
     counts = pd.Series(names).value_counts()
