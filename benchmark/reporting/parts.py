@@ -67,7 +67,7 @@ def subgroup_sheet(
 
 def _group_line(place: Place, attribute: str, one: GroupScore) -> dict[str, Any]:
     line = {"task": place[0], "label_fraction": place[1], "model": place[2], "attribute": attribute}
-    line |= {"group": one.group, "samples": one.samples, "positives": one.positives, "metric": one.metric}
+    line |= {"subgroup": one.group, "samples": one.samples, "positives": one.positives, "metric": one.metric}
     return line | figures(one.score) | figures(one.gap, "gap") | {"reason": one.reason}
 
 

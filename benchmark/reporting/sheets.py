@@ -51,6 +51,8 @@ def write_csv(sheet: Sheet, group: RunGroup, folder: Path) -> Path:
     caption = group.caption
     facts = {"data": caption["data"]["name"], "simulated": bool(caption["data"]["simulated"])}
     facts |= {"protocol": caption["protocol"]["name"], "group": group.id}
+    if clash := set(facts) & set(sheet.lines.columns):
+        raise ValueError(f"columns of {sheet.name} called like facts of the group: {', '.join(sorted(clash))}")
     path = folder / f"{sheet.name}-{group.id}.csv"
     replace_text(path, sheet.lines.assign(**facts).to_csv(index=False, lineterminator="\n"))
     return path

@@ -123,7 +123,7 @@ def test_patterns_and_subgroups_cover_the_samples(stored):
     )
     people["race"] = np.where(np.arange(N) < 12, "Asian", "White")
     sheet = subgroup_sheet(stored, people, resamples=50)
-    lines = sheet.lines.query("task == 'rea' and metric == 'auroc' and model == 'flexcare'").set_index("group")
+    lines = sheet.lines.query("task == 'rea' and metric == 'auroc' and model == 'flexcare'").set_index("subgroup")
     assert lines["samples"].to_dict() == {"female": 150, "male": 150, "Asian": 12, "White": 288}
     assert lines["gap"]["female"] == pytest.approx(-lines["gap"]["male"])
     assert (
