@@ -29,7 +29,7 @@ def draw_ablations(scores: pd.DataFrame, labels: Mapping[str, str], original: st
                 _bars(panels[row, column], part, seeds, shown, original)
                 panels[row, column].set_ylabel(metric_title(metric), labelpad=2)
             panels[0, column].set_title(task_title(task), weight="bold")
-    counts = sorted({int(count) for count in means["seeds"]})
+    counts = sorted(scores.groupby("model")["seed"].nunique())
     spread = "error bars: one sample standard deviation" if max(counts) > 1 else "one seed, so that no spread is known"
     number = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     caption = (
@@ -51,12 +51,15 @@ def _bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, labels: Mapping[
         axes.scatter([place] * len(single), single, s=3, color="white", edgecolor=INK, linewidth=0.4, zorder=3)
     edges = [value + sign * error for value, error in zip(values, errors, strict=True) for sign in (-1, 1)]
     edges = [edge for edge in [*edges, *seeds["value"]] if pd.notna(edge)]
-    if edges:
-        room = max(max(edges) - min(edges), 0.005)
-        axes.set_ylim(max(0.0, min(edges) - 0.35 * room), min(1.0, max(edges) + 0.12 * room))
     axes.set_xticks(places, list(labels.values()))
+    axes.tick_params(axis="x", length=0)
+    if not edges:  # a class is absent from the test samples
+        axes.text(0.5, 0.5, "not defined", ha="center", transform=axes.transAxes, color=GREY)
+        axes.set_yticks([])
+        return
+    room = max(max(edges) - min(edges), 0.005)
+    axes.set_ylim(max(0.0, min(edges) - 0.35 * room), min(1.0, max(edges) + 0.12 * room))
     axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     axes.yaxis.set_major_formatter(tick)
-    axes.tick_params(axis="x", length=0)
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.5)
     axes.set_axisbelow(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from benchmark.analysis.segments import effect_matrix, effects, over_seeds
@@ -26,6 +27,8 @@ from benchmark.tasks import TASKS
 from benchmark.training.trace import START
 
 _COLUMNS = 4
+_FEW = 8
+"""Epochs up to which every segment has its marker; of more, only those of the panel's own task have one."""
 
 
 def draw_segments(traces: pd.DataFrame, facts: Facts) -> list[Drawn]:
@@ -52,35 +55,42 @@ def _curves(means: pd.DataFrame, tasks: list[str], over: str, seeds: int, facts:
         for axes in panels[max(0, len(panels_wanted) - _COLUMNS) : len(panels_wanted)]:
             axes.set_xlabel("epoch", labelpad=2)
         handles = [
-            Line2D([], [], linestyle="", marker=MARKERS[name], color=COLOURS[name], markersize=4,
+            Line2D([], [], linewidth=1, marker=MARKERS[name], color=COLOURS[name], markersize=4,
                    label=f"after {task_title(name)}")
             for name in tasks
         ]  # fmt: skip
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(tasks), frameon=False, **LEGEND)
+        figure.legend(
+            handles=handles,
+            loc="outside upper center",
+            ncols=len(tasks),
+            frameon=False,
+            **(LEGEND | {"handletextpad": 0.4}),
+        )
     band = "; band: one sample standard deviation" if seeds > 1 else ""
     caption = (
         f"{facts.line}. Test scores after each task's part of each epoch ({over}{band}), one panel a tested task and "
-        "metric; the marker tells the task that was just trained, a ring the panel's own. Vertical lines: begin of an "
-        "epoch. The test sets are only watched: no choice in training knows of these scores."
+        "metric; the colour of a step is that of the task trained in it, a ring stands after the panel's own. The test "
+        "sets are only watched: no choice in training knows of these scores."
     )
     return Drawn("figure7", caption, figure, facts, {"": means})
 
 
 def _curve(axes: Axes, part: pd.DataFrame, task: str, segments: int) -> None:
-    x = part["segment"] / segments
-    axes.plot(x, part["mean"], color=GREY, linewidth=0.7, zorder=1)
+    x, y, epochs = (part["segment"] / segments).to_numpy(), part["mean"].to_numpy(), int(part["epoch"].max())
     if part["std"].notna().any():
-        low, high = part["mean"] - part["std"], part["mean"] + part["std"]
-        axes.fill_between(x, low, high, color=GREY, alpha=0.2, linewidth=0)
-    epochs = int(part["epoch"].max())
-    size = 14 if epochs <= 8 else 6
+        axes.fill_between(x, y - part["std"], y + part["std"], color=GREY, alpha=0.2, linewidth=0, zorder=0)
+    steps = [((x[k - 1], y[k - 1]), (x[k], y[k])) for k in range(1, len(x))]
+    axes.add_collection(LineCollection(steps, colors=[COLOURS[name] for name in part["trained"][1:]], linewidths=1.0))
+    short = epochs <= _FEW
     for name, own in part[part["trained"] != START].groupby("trained", sort=False):
-        ring = {"edgecolors": INK, "linewidths": 0.7, "zorder": 3} if name == task else {"linewidths": 0, "zorder": 2}
-        axes.scatter(own["segment"] / segments, own["mean"], s=size * (1.6 if name == task else 1),
-                     marker=MARKERS[name], color=COLOURS[name], **ring)  # fmt: skip
-    for epoch in range(1, epochs):
+        if short or name == task:
+            ring = {"edgecolors": INK, "linewidths": 0.6 if short else 0.3} if name == task else {"linewidths": 0}
+            size = (22 if name == task else 13) if short else 6
+            axes.scatter(own["segment"] / segments, own["mean"], s=size, marker=MARKERS[name], color=COLOURS[name],
+                         zorder=3 if name == task else 2.5, **ring)  # fmt: skip
+    for epoch in range(1, epochs if short else 0):
         axes.axvline(epoch, color=GREY, linewidth=0.4, alpha=0.35, zorder=0)
-    axes.set_xlim(0, epochs + 0.02 * epochs)
+    axes.set_xlim(0, 1.02 * epochs)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     axes.yaxis.set_major_formatter(tick)
@@ -100,7 +110,8 @@ def _matrix(traces: pd.DataFrame, tasks: list[str], over: str, facts: Facts) -> 
         for place, (axes, matrix) in enumerate(zip(panels, matrices, strict=True)):
             titles = [task_title(task) for task in tasks]
             labels = [f"{task_title(task)}\n{metric_title(TASKS[task].metrics[place])}" for task in tasks]
-            heat(axes, matrix.set_axis(titles, axis=0).set_axis(labels, axis=1), "RdBu", -limit, limit, 3, True)
+            titled = matrix.set_axis(titles, axis=0).set_axis(labels, axis=1)
+            heat(axes, titled, "RdBu", -limit, limit, digits=3 if limit > 0.05 else 4, sign=True)
             axes.set_xlabel("tested", labelpad=3)
         panels[0].set_ylabel("trained", labelpad=2)
     left_out = "; the first epoch, which starts from random values, is left out" if first > 1 else ""
