@@ -6,6 +6,7 @@ when it is complete.
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -149,10 +150,18 @@ class RaggedWriter:
             raise ValueError(f"shape {values.shape}; {(int(lengths.sum()), self.values.shape[1])} expected")
         shift = self.offsets[rows] - (np.cumsum(lengths) - lengths)
         self.values[np.arange(len(values)) + np.repeat(shift, lengths)] = values
+        self._let_go()
 
     def read(self, row: int) -> np.ndarray:
         """Sequence `row` as it is now."""
         return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def _let_go(self) -> None:
+        """Lets the system take back the pages that were written, so that a store of any size needs little memory."""
+        mapping = getattr(self.values, "_mmap", None)
+        if mapping is not None and hasattr(mapping, "madvise"):
+            # Of a shared mapping, dirty pages stay in the system's cache and reach the file as usual.
+            mapping.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Flushes to disk."""
