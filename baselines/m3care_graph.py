@@ -149,8 +149,9 @@ class Imputation(nn.Module):
     def gate(self, g: Tensor, h: Tensor, donors: Tensor) -> Tensor:
         """g (B, D), h (n, D) -> h' (B, D)."""
         g_owned = g.index_select(0, donors)
-        a, c = torch.sigmoid(self.gate_graph(g_owned)), torch.sigmoid(self.gate_own(h))  # (n, 1)
-        return g.index_copy(0, donors, ((a * g_owned + c * h) / (a + c)).to(g.dtype))
+        # a / (a + c) from the logarithms, for a and c may both be too small to divide by their sum.
+        share = torch.sigmoid(F.logsigmoid(self.gate_graph(g_owned)) - F.logsigmoid(self.gate_own(h)))  # (n, 1)
+        return g.index_copy(0, donors, (share * g_owned + (1 - share) * h).to(g.dtype))
 
 
 def prune(similarity: Tensor, threshold: Tensor) -> Tensor:

@@ -200,9 +200,9 @@ class MMF(nn.Module):
         rows, weights = [stream.rows for stream in streams], self.weights(streams, present)
         states = [self.norm(stream.read()) for stream in streams]  # (n_m, D) each
         if self.scores is not None:
-            # Renormalised over the present streams in `skip_mean`, this is a softmax over these.
-            scores = torch.stack([self.scores[stream.modality] for stream in streams])
-            weights = weights * (scores - scores.detach().max()).exp()
+            # Each sample's own softmax over its streams: one that it lacks may score highest by any margin.
+            scores = torch.stack([self.scores[stream.modality] for stream in streams]).expand_as(weights)
+            weights = scores.masked_fill(weights == 0, -torch.inf).softmax(1)
         patient = skip_mean(states, rows, weights)  # (B, D)
         diagnostics = {"patient": patient.detach()}
         if self.readout == "logit_mean":

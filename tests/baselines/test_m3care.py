@@ -101,6 +101,18 @@ def test_two_graph_layers_over_owners_columns_and_a_gate():
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
 
 
+def test_a_gate_of_two_vanishing_weights_still_weighs_them():
+    """In single precision sigmoid(-120) is 0, and their share 0 / 0."""
+    module, donors = Imputation(4), torch.arange(3)
+    g, h = draw(3, 4).float(), draw(3, 4, seed=1).float()
+    with torch.no_grad():
+        for gate, level in ((module.gate_graph, -120.0), (module.gate_own, -121.0)):
+            gate.weight.zero_()
+            gate.bias.fill_(level)
+    share = 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(module.gate(g, h, donors), share * g + (1 - share) * h)
+
+
 def test_imputed_vectors_come_from_donors(build):
     """Two samples that lack the film get different vectors, which follow the donors' films."""
     model = build(ENTRY, threshold=EVERYONE)

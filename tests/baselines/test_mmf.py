@@ -99,6 +99,19 @@ def test_readouts_and_the_start_of_fusion(build, readout, fusion_start):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
 
 
+def test_a_learned_weight_of_an_absent_stream_takes_nothing_from_the_present_ones(build):
+    """However far it lies above theirs; in single precision its exponential would leave them nothing."""
+    model = build(ENTRY, readout="learned").float()
+    with torch.no_grad():
+        model.scores.copy_(torch.tensor([0.0, 300.0, -300.0]))
+    samples = make_samples(["ehr+cxr+note", "ehr", "note", "ehr+note"], dtype=torch.float32)
+    together = model(collate(samples)).logits
+    for sample, logits in zip(samples, together, strict=True):
+        torch.testing.assert_close(model(collate([sample])).logits[0], logits)
+    together.sum().backward()
+    assert model.scores.grad.isfinite().all()
+
+
 def test_with_a_linear_classifier_averaged_logits_are_logits_of_the_average(build):
     batch, _ = make_batch(PATTERNS)
     first, second = (build(ENTRY, readout=readout)(batch).logits for readout in ("mean", "logit_mean"))
