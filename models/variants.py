@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.contract import ModelEntry
+from models.contract import Loaded, ModelEntry
 from models.flexcare import FlexCare, FlexCareConfig, Fused, Mixing, TaskToken
 from models.layers import LayerInit
 
@@ -38,9 +38,9 @@ SINGLE_TASK = replace(FLEXCARE, name="flexcare-st", title="FlexCare-st", multita
 class AuthorsCodeConfig(FlexCareConfig):
     """What the released network computes: a mask that is added instead of enforced, equal layers, spare table rows.
 
-    What the release does beyond its network is not among these options. Its learning rate and epochs stand in the
-    protocol `paper`. It also runs the frozen note encoder with dropout, so that a text is embedded anew and with noise
-    in every step; here, as in the paper's words, embeddings are fixed.
+    What the release does beyond its network is a matter of training and stands in the protocols, under `training_of`:
+    its learning rate and epochs (protocol `paper`), and `note_dropout`, for it runs the frozen note encoder with
+    dropout on. It embeds a text anew in every step; here a few draws of that noise are kept, and the epochs take turns.
     """
 
     mask_mode: Literal["strict", "additive_one"] = "additive_one"
@@ -144,14 +144,6 @@ class PretrainedConfig(FlexCareConfig):
     """
 
     freeze_encoder: bool = False
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a network took from another's state: names of its entries that were loaded, and of those that are new."""
-
-    loaded: tuple[str, ...]
-    new: tuple[str, ...]
 
 
 def load_pretrained(model: nn.Module, state: Mapping[str, Tensor]) -> Loaded:

@@ -47,6 +47,8 @@ class BatchSource:
         head: position of the task among the model's heads. device: where batches go.
         augmentation: name in `AUGMENTATIONS`; applied by `epoch` only.
         redraw: draws the hours of samples anew for each epoch; None: they stay as they are.
+        note_dropout: number of draws of the note encoder's dropout that the epochs read in turn, used by `epoch` only;
+            0: without dropout.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class BatchSource:
         device: torch.device,
         augmentation: str = "none",
         redraw: Redraw | None = None,
+        note_dropout: int = 0,
     ) -> None:
         self.samples: Samples = task.partitions[partition]
         self.redraw = redraw
         self.task, self.head, self.device, self.dimensions = task, head, device, dimensions
         self.settings = AUGMENTATIONS[augmentation]
         self.data = data
+        self.encoder, self.note_dropout = encoder, note_dropout if encoder else 0
         self.notes: RaggedStore | None = data.notes(encoder) if encoder else None
         self.hidden = np.zeros((len(self.samples), len(MODALITIES)), dtype=bool)
         self.present = self._presence()  # (n, M)
@@ -88,7 +92,8 @@ class BatchSource:
         return other
 
     def epoch(self, seed: int, number: int, batch_size: int) -> Iterator[LabelledBatch]:
-        """Shuffled training batches of one epoch; order and augmentation depend on (seed, task, epoch, sample) alone.
+        """Shuffled training batches of one epoch; order and augmentation depend on (seed, task, epoch, sample) alone,
+        the noise of notes on (epoch, text) alone: it is the same for all seeds.
 
         The last partial batch is left out, as the authors do, unless it is the only one.
         """
@@ -98,20 +103,27 @@ class BatchSource:
             self.present = self._presence()
         order = stream(seed, "order", name, number).permutation(len(self))
         draws = stream(seed, "augmentation", name, number).random((len(self), DRAWS)) if self.settings else None
+        notes = self.data.notes(self.encoder, (number - 1) % self.note_dropout) if self.note_dropout else None
         for start in range(0, self.samples_an_epoch(batch_size), batch_size):
-            yield self.batch(order[start : start + batch_size], draws)
+            yield self.batch(order[start : start + batch_size], draws, notes)
 
     def samples_an_epoch(self, batch_size: int) -> int:
         """Number of samples in the batches of `epoch`."""
         return len(self) // batch_size * batch_size or len(self)
 
-    def batch(self, chosen: np.ndarray, draws: np.ndarray | None = None) -> LabelledBatch:
-        """The samples at positions `chosen` of the partition; `draws` (n, DRAWS) switches augmentation on."""
+    def batch(
+        self, chosen: np.ndarray, draws: np.ndarray | None = None, notes: RaggedStore | None = None
+    ) -> LabelledBatch:
+        """The samples at positions `chosen` of the partition.
+
+        Args:
+            draws: (n, DRAWS), switches augmentation on. notes: embeddings of texts that are read instead of the usual.
+        """
         present = self.present[chosen]
         inputs = Batch(
             ehr=self._series(chosen, np.flatnonzero(present[:, 0])),
             cxr=self._films(chosen, np.flatnonzero(present[:, 1]), draws),
-            note=self._notes(chosen, np.flatnonzero(present[:, 2])),
+            note=self._notes(chosen, np.flatnonzero(present[:, 2]), self.notes if notes is None else notes),
             present=on_device(present, self.device),
             task=self.head,
             sample=on_device(self.samples.sample[chosen], self.device),
@@ -156,12 +168,12 @@ class BatchSource:
             values[np.cumsum(lengths)[cut] - 1] = self.data.tails[tails[cut]]
         return self._packed(values, lengths, rows)
 
-    def _notes(self, chosen: np.ndarray, rows: np.ndarray) -> Packed | None:
+    def _notes(self, chosen: np.ndarray, rows: np.ndarray, store: RaggedStore | None) -> Packed | None:
         if not len(rows):
             return None
         picked = self.samples.note[chosen[rows]]
         stops = np.minimum(self.notes.lengths[picked], self.dimensions.note_tokens)
-        values, lengths = self.notes.gather(picked, np.zeros_like(stops), stops)
+        values, lengths = store.gather(picked, np.zeros_like(stops), stops)
         return self._packed(values, lengths, rows)
 
     def _films(self, chosen: np.ndarray, rows: np.ndarray, draws: np.ndarray | None) -> Films | None:

@@ -140,9 +140,12 @@ class PreparedData:
         """(n, 256, 256) uint8."""
         return np.load(self.folder / "films" / "pixels.npy", mmap_mode="r")
 
-    def notes(self, encoder: str) -> RaggedStore:
-        """Token embeddings of all texts by the encoder of that key; length 0 where a text is not encoded."""
-        return RaggedStore.open(self.folder / "notes" / "embeddings" / encoder)
+    def notes(self, encoder: str, draw: int | None = None) -> RaggedStore:
+        """Token embeddings of all texts by the encoder of that key; length 0 where a text is not encoded.
+
+        With a number of `draw` they have the noise of the encoder's own dropout, and are of training texts alone.
+        """
+        return RaggedStore.open(embeddings_folder(self.folder, encoder, draw))
 
     def _entry(self, name: str) -> dict:
         tasks = self.manifest["tasks"]
@@ -151,6 +154,13 @@ class PreparedData:
         if name in self.manifest.get("impossible", {}):
             raise UserError(f"task {name} is impossible on {self.name}: {self.manifest['impossible'][name]}")
         raise UserError(unknown("task", name, list(tasks)))
+
+
+def embeddings_folder(data: Path, encoder: str, draw: int | None = None) -> Path:
+    """Where the data set at `data` has the embeddings of its texts; see `PreparedData.notes`."""
+    if draw is None:
+        return data / "notes" / "embeddings" / encoder
+    return data / "notes" / "embeddings_with_dropout" / encoder / str(draw)
 
 
 def _samples(frame: pd.DataFrame) -> Samples:

@@ -8,6 +8,9 @@ texts that come later are added, and rows whose bytes do not agree with their ch
 Each chunk of work goes straight to its place in an unfinished store beside the final one, then a mark with checksums
 says that it is there: an interrupted run goes on where it stopped. The disk never holds embeddings twice, except those
 that an earlier store has already when texts are added.
+
+Embeddings with the noise of the encoder's own dropout lie in `DATA/notes/embeddings_with_dropout/<key>/<draw>/` in the
+same way, one store a draw, for the texts of training samples only; nothing but training reads them.
 """
 
 from __future__ import annotations
@@ -26,14 +29,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmark.data.dataset import embeddings_folder
 from benchmark.data.encoder_source import EncoderSource, resolve
 from benchmark.data.note_encoder import FORMAT, Progress, encode, encoder_key, load_model, tokenise
+from benchmark.data.note_noise import TextNoise, text_keys
 from benchmark.data.stores import RaggedStore, RaggedWriter, new_folder
 from benchmark.errors import UserError
 
 _MARKS, _ROWS, _ABOUT = "done", "rows.parquet", "encoder.json"
 _CHUNK_TOKENS = 65_536
 _BATCH_TOKENS = {"cpu": 4_096, "cuda": 65_536}
+_NOISY_SHARE = 8  # batches are smaller by this factor where every attention weight has a random number
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ def ensure_embeddings(
     device: str,
     progress: Progress | None = None,
     special_tokens: bool = True,
+    draw: int | None = None,
 ) -> EncoderInfo:
     """Makes sure that the embeddings of all texts of `sections` exist; encodes what is not there yet.
 
@@ -103,21 +110,23 @@ def ensure_embeddings(
         max_tokens: longer texts are cut on the right; [CLS] and [SEP] count.
         device: where the encoder runs. progress: called with (what, done, total).
         special_tokens: whether [CLS] and [SEP] are added.
+        draw: number of a draw of the encoder's own dropout, for the texts of training samples alone; None: no dropout.
     """
     source = resolve(spec)
     least = 3 if special_tokens else 1
     if not least <= max_tokens <= source.positions:
         raise UserError(f"max_tokens {max_tokens}; {source.name} allows {least} to {source.positions}")
     info = EncoderInfo(encoder_key(source, max_tokens, special_tokens), source.name, source.width)
-    target = Path(data_dir) / "notes" / "embeddings" / info.key
+    target = embeddings_folder(Path(data_dir), info.key, draw)
     texts = pd.read_parquet(Path(data_dir) / "notes" / "texts.parquet", columns=["section", "text", "digest"])
+    if draw is not None:
+        texts["section"] = texts["section"].where(_of_training(Path(data_dir), len(texts)))
     try:
         earlier = _Finished.open(target)
         if earlier is None or not earlier.covers(texts, sections):
             settings = {"max_tokens": max_tokens, "special_tokens": special_tokens}
-            _Extension(target, source, info, settings, texts, device, progress or (lambda *_: None)).run(
-                sections, earlier
-            )
+            extension = _Extension(target, source, info, settings, texts, device, progress or (lambda *_: None), draw)
+            extension.run(sections, earlier)
     except (FileExistsError, FileNotFoundError):
         # Another process has finished the same work first and tidied up.
         earlier = _Finished.open(target)
@@ -126,9 +135,18 @@ def ensure_embeddings(
     return info
 
 
+def _of_training(data_dir: Path, texts: int) -> np.ndarray:
+    """(texts,) whether a training sample of any task has the text."""
+    found = np.zeros(texts, dtype=bool)
+    for file in (data_dir / "samples").glob("*.parquet"):
+        samples = pd.read_parquet(file, columns=["split", "note"])
+        found[samples["note"][(samples["split"] == "train") & (samples["note"] >= 0)]] = True
+    return found
+
+
 @dataclass(frozen=True)
 class _Extension:
-    """Writes the store at `target` with further texts."""
+    """Writes the store at `target` with further texts; those without a section are never wanted."""
 
     target: Path
     source: EncoderSource
@@ -137,6 +155,7 @@ class _Extension:
     texts: pd.DataFrame
     device: str
     progress: Progress
+    draw: int | None
 
     def run(self, sections: set[str], earlier: _Finished | None) -> None:
         """Write a store with `sections`, with those of the earlier store, and with what is sound in that."""
@@ -175,6 +194,7 @@ class _Extension:
             cut = int(table.cut[own].sum())
             counts[section] = {"texts": int(own.sum()), "truncated": cut, "tokens": int(per_row[own].sum())}
         about = asdict(self.info) | {"kind": self.source.kind} | self.settings
+        about |= {} if self.draw is None else {"draw": self.draw}
         return about | {"format": FORMAT, "sections": sections, "counts": counts}
 
     def _known(self, earlier: _Finished | None, digests: set[str]) -> dict[str, int]:
@@ -187,7 +207,7 @@ class _Extension:
     def _tokens(self, fresh: pd.Series) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
         """Token numbers of the texts, and whether they were cut; by digest. They stay on disk until all is done."""
         content = hashlib.sha256("\n".join(fresh.index).encode()).hexdigest()[:16]
-        folder = self.target.with_name(f".tokens-{self.info.key}-{content}")
+        folder = self.target.with_name(f".tokens-{self.target.name}-{content}")
         if not (folder.exists() or fresh.empty):
             tokens = tokenise(self.source, fresh.tolist(), **self.settings, progress=self.progress)
             with suppress(FileExistsError), new_folder(folder) as new:
@@ -209,7 +229,7 @@ class _Extension:
             UserError: the disk has no room for it.
         """
         content = hashlib.sha256(json.dumps(sections).encode() + per_row.tobytes()).hexdigest()[:16]
-        partial = self.target.with_name(f".partial-{self.info.key}-{content}")
+        partial = self.target.with_name(f".partial-{self.target.name}-{content}")
         self.target.parent.mkdir(parents=True, exist_ok=True)
         needed = int(per_row.sum()) * self.info.width * np.dtype(np.float16).itemsize
         values = partial / "values.npy"
@@ -241,23 +261,31 @@ class _Extension:
         lengths = {digest: len(tokens) for digest, tokens in ids.items()}
         ordered = sorted((digest for digest in ids if lengths[digest]), key=lambda digest: (lengths[digest], digest))
         batch_tokens = _BATCH_TOKENS.get(self.device.split(":")[0], _BATCH_TOKENS["cpu"])
+        what, noisy = "note embeddings", self.draw is not None
+        if noisy:
+            what, batch_tokens = f"{what} with dropout, draw {self.draw + 1}", batch_tokens // _NOISY_SHARE
         model: Any = None
         checks: dict[str, int] = {}
-        self.progress("note embeddings", 0, len(ordered))
+        self.progress(what, 0, len(ordered))
         for chunk in _grouped(ordered, lengths, _CHUNK_TOKENS):
             mark = partial / _MARKS / hashlib.sha256("\n".join(chunk).encode()).hexdigest()[:32]
             done = _marked(mark, chunk, writer, rows)
             if not done:
-                model = model or load_model(self.source, self.device)
+                model = model or load_model(self.source, self.device, noisy)
                 for batch in _grouped(chunk, lengths, batch_tokens):
-                    values = encode([ids[digest] for digest in batch], model, self.device)
+                    values = encode([ids[digest] for digest in batch], model, self.device, self._noise(batch))
                     parts = np.split(values, np.cumsum([lengths[digest] for digest in batch])[:-1])
                     done |= _stored(writer, rows, dict(zip(batch, parts, strict=True)))
                 writer.close()
                 _write(mark, json.dumps(list(done.values())))
             checks |= done
-            self.progress("note embeddings", len(checks), len(ordered))
+            self.progress(what, len(checks), len(ordered))
         return checks
+
+    def _noise(self, batch: list[str]) -> TextNoise | None:
+        if self.draw is None:
+            return None
+        return TextNoise(text_keys(self.info.key, self.draw, batch), self.source.positions, self.device)
 
     def _take_name(self, partial: Path, earlier: _Finished | None) -> None:
         """Of several processes that filled this store, the one that takes its name goes on; others find it gone."""
@@ -271,7 +299,7 @@ class _Extension:
         if self.target.exists():
             self.target.rename(replaced)
         finished.rename(self.target)
-        unfinished = (f".{kind}-{self.info.key}-*" for kind in ("partial", "tokens"))
+        unfinished = (f".{kind}-{self.target.name}-*" for kind in ("partial", "tokens"))
         for left in (replaced, *(path for pattern in unfinished for path in self.target.parent.glob(pattern))):
             shutil.rmtree(left, ignore_errors=True)
 

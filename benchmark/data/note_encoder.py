@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from benchmark.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+    from benchmark.data.note_noise import TextNoise
 
 __all__ = ["BUILTIN", "EncoderSource", "Tokens", "encode", "encoder_key", "load_model", "resolve", "tokenise"]
 
@@ -89,8 +92,15 @@ def tokenise(
     return Tokens(ids, np.array(cut, dtype=bool))
 
 
-def load_model(source: EncoderSource, device: str) -> Any:
-    """The encoder in evaluation mode, float32; every parameter must come from the checkpoint."""
+def load_model(source: EncoderSource, device: str, dropout: bool = False) -> Any:
+    """The encoder, float32, without gradients; every parameter must come from the checkpoint.
+
+    Args:
+        dropout: in training mode, with the dropout that its configuration says; otherwise in evaluation mode.
+
+    Raises:
+        UserError: the checkpoint cannot be loaded, or dropout is asked for and it has none.
+    """
     import torch
     import transformers
 
@@ -99,7 +109,12 @@ def load_model(source: EncoderSource, device: str) -> Any:
     transformers.utils.logging.disable_progress_bar()
     try:
         model, loading = transformers.BertModel.from_pretrained(
-            source.folder, local_files_only=True, add_pooling_layer=False, output_loading_info=True
+            source.folder,
+            local_files_only=True,
+            add_pooling_layer=False,
+            output_loading_info=True,
+            # Fused attention would drop with random numbers of its own.
+            **({"attn_implementation": "eager"} if dropout else {}),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"note encoder {source.folder}: the checkpoint cannot be loaded: {error}") from error
@@ -111,19 +126,31 @@ def load_model(source: EncoderSource, device: str) -> Any:
         raise UserError(
             f"note encoder {source.folder}: {len(missing)} parameters are not in the weights, e.g. {missing[0]}"
         )
-    return model.eval().requires_grad_(False).to(torch.device(device), torch.float32)
+    if dropout and not (model.config.hidden_dropout_prob or model.config.attention_probs_dropout_prob):
+        raise UserError(
+            f"note encoder {source.folder}: config.json has hidden_dropout_prob and attention_probs_dropout_prob 0; "
+            "note_dropout needs one above 0"
+        )
+    return model.train(dropout).requires_grad_(False).to(torch.device(device), torch.float32)
 
 
-def encode(ids: list[np.ndarray], model: torch.nn.Module, device: str) -> np.ndarray:
-    """Last hidden state of every token of a batch, end to end, (tokens, width) float16."""
+def encode(ids: list[np.ndarray], model: torch.nn.Module, device: str, noise: TextNoise | None = None) -> np.ndarray:
+    """Last hidden state of every token of a batch, end to end, (tokens, width) float16.
+
+    Args:
+        ids: token numbers of each text. model: from `load_model`. noise: of these texts, if the model has dropout.
+    """
     import torch
 
     lengths = np.array([len(tokens) for tokens in ids])
     present = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])  # (texts, tokens)
     padded = torch.zeros(present.shape, dtype=torch.int64)
     padded[present] = torch.from_numpy(np.concatenate(ids)).long()
-    with torch.inference_mode():
+    with torch.inference_mode(), noise or nullcontext():
         hidden = model(input_ids=padded.to(device), attention_mask=present.to(device, torch.int64)).last_hidden_state
+    expected = 1 + 3 * model.config.num_hidden_layers  # of the embeddings, and of a layer's attention and two outputs
+    if noise is not None and noise.calls != expected:
+        raise RuntimeError(f"the note encoder dropped {noise.calls} times in a pass; {expected} expected")
     return hidden.cpu()[present].to(torch.float16).numpy()
 
 

@@ -88,11 +88,15 @@ class ModelTraining(Section):
 
     Attributes:
         epochs: however many tasks it is trained on. halve_learning_rate: holds for single tasks, too.
+        note_dropout: 0, or train on notes that the frozen encoder has embedded with its own dropout switched on. So
+            many draws of that noise are kept on disk, and the epochs read them in turn; with one draw an epoch, no
+            task sees a noise twice. Validation and test read notes without noise.
     """
 
     learning_rate: Positive | None = None
     epochs: Count | None = None
     halve_learning_rate: bool | None = None
+    note_dropout: Annotated[int, Field(ge=0)] = 0
 
 
 class CohortSettings(Section):

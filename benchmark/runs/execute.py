@@ -158,6 +158,7 @@ def training_plan(job: Job, initial: Mapping[str, Tensor] | None = None) -> Trai
         encoder=job.encoder,
         label_fraction=job.label_fraction,
         redraw_hours=job.redraw_hours,
+        note_dropout=job.note_dropout,
         trace=job.trace,
         initial=initial,
     )

@@ -20,6 +20,7 @@ class Job:
         batch_size, epochs, learning_rate, task_weights, halve_learning_rate, augmentation: as they hold for this model.
         label_fraction: share of the training samples that is used.
         redraw_hours: draw the hours of training samples anew in each epoch.
+        note_dropout: number of draws of the note encoder's own dropout that training reads in turn; 0: none.
         initial: id of the job whose final state this one starts from; None: from random values.
         encoder: key of the note encoder; None if the data have no notes.
         data: fingerprint of the prepared data set.
@@ -46,6 +47,7 @@ class Job:
     label_fraction: float = 1.0
     initial: str | None = None
     redraw_hours: bool = False
+    note_dropout: int = 0
     trace: bool = False
 
     @cached_property

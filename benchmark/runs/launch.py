@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from benchmark import registry
 from benchmark.code_version import code_version
 from benchmark.config import RunConfig
 from benchmark.errors import UserError
@@ -19,7 +18,7 @@ from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell
 from benchmark.runs.folder import is_done, remove_abandoned, runs_folder
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
-from benchmark.runs.plan import Encoder, Plan, first_tasks, make_plan
+from benchmark.runs.plan import Encoder, Plan, make_plan
 from benchmark.runs.tally import Tally
 from benchmark.tasks import TASKS
 
@@ -46,7 +45,7 @@ class Summary:
 
 
 def prepare_plan(config: RunConfig, progress: Progress | None = None) -> Plan:
-    """Everything up to the jobs: makes the embedded cohort and the note embeddings where they are missing."""
+    """Everything that jobs need: makes the embedded cohort and the note embeddings where they are missing."""
     data, encoder = config.data, None
     if data is None or data.modalities.get("note"):
         encoder = find_encoder(config)  # first, so that an encoder out of reach is told before any work is done
@@ -54,9 +53,10 @@ def prepare_plan(config: RunConfig, progress: Progress | None = None) -> Plan:
         cohort = config.protocol.cohort
         data = read_manifest(embedded_cohort(config.out, cohort.patients, cohort.seed, progress))
     _require_tasks(config, data)
+    plan = make_plan(config, data, encoder)
     if encoder:
-        _embed(config, data, progress)
-    return make_plan(config, data, encoder)
+        _embed(config, plan, progress)
+    return plan
 
 
 def preview(config: RunConfig) -> Plan | None:
@@ -135,14 +135,19 @@ def _require_tasks(config: RunConfig, data: DataInfo) -> None:
         raise UserError(f"not possible on {data.name}: {reasons}. Allowed: {', '.join(data.samples)}")
 
 
-def _embed(config: RunConfig, data: DataInfo, progress: Progress | None) -> None:
-    """Makes the embeddings of all texts that the tasks read."""
+def _embed(config: RunConfig, plan: Plan, progress: Progress | None) -> None:
+    """Makes the embeddings of all texts that the jobs read, and those with noise that unfinished ones will train on."""
     from benchmark.data.note_cache import ensure_embeddings
 
-    tasks = set(config.tasks)
-    if any(registry.get(name).pretrained_on for name in config.models):
-        tasks.update(first_tasks(data))
-    sections = {TASKS[task].note_section for task in tasks}
     protocol, tokens = config.protocol, config.protocol.dimensions.note_tokens
     device, special = device_of(config), protocol.note_special_tokens
-    ensure_embeddings(data.path, protocol.note_encoder, sections, tokens, device, progress, special)
+
+    def ensure(jobs: Sequence[Job], draw: int | None) -> None:
+        sections = {TASKS[task].note_section for job in jobs for task in job.tasks}
+        spec, folder = protocol.note_encoder, plan.data.path
+        ensure_embeddings(folder, spec, sections, tokens, device, progress, special, draw)
+
+    ensure(plan.jobs, None)
+    noisy = [job for job in plan.jobs if job.note_dropout and not is_done(config.out, job.id)]
+    for draw in range(max((job.note_dropout for job in noisy), default=0)):
+        ensure([job for job in noisy if job.note_dropout > draw], draw)

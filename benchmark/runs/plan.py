@@ -111,6 +111,7 @@ def make_job(
     together = entry.multitask and len(tasks) > 1
     epochs = training.epochs.multitask if entry.multitask else training.epochs.singletask
     halve = training.halve_learning_rate and together
+    epochs = own.epochs or epochs
     dimensions = config.protocol.dimensions.model_dump()
     if encoder:
         dimensions["note_features"] = encoder.width
@@ -121,7 +122,7 @@ def make_job(
         tasks=tasks,
         seed=seed,
         batch_size=training.batch_size,
-        epochs=own.epochs or epochs,
+        epochs=epochs,
         learning_rate=own.learning_rate or training.learning_rate,
         task_weights={task: training.task_weights[task] if together else 1.0 for task in tasks},
         halve_learning_rate=halve if own.halve_learning_rate is None else own.halve_learning_rate,
@@ -131,6 +132,7 @@ def make_job(
         code=code_version(),
         plugin=registry.plugin_version(name),
         label_fraction=config.label_fraction,
+        note_dropout=min(own.note_dropout, epochs) if encoder and not entry.fits else 0,
         redraw_hours=training.redraw_hours and any(TASKS[task].label_at for task in tasks),
         initial=source.id if source else None,
         trace=config.trace and together,

@@ -24,7 +24,7 @@ from benchmark.training.fitting import fit_in_one_go
 from benchmark.training.loop import EpochReport, Schedule, fit
 from benchmark.training.predict import Predictions, predict, score
 from benchmark.training.trace import Trace
-from models.contract import MODALITIES, Dimensions, Head, count_parameters
+from models.contract import MODALITIES, Dimensions, Head, Loaded, ModelEntry, count_parameters
 
 PERMUTATIONS = 5
 """Evaluation orders over which the spread of a coupling model's metrics is reported."""
@@ -43,6 +43,8 @@ class TrainingPlan:
         initial: final state of the model that this one is pretrained on, if it starts from one.
         redraw_hours: draw the hours of training samples anew in each epoch, for tasks that predict at a random hour.
         trace: score all test sets after each task's part of each epoch; without influence on the training.
+        note_dropout: number of draws of the note encoder's own dropout that training reads, one an epoch in turn;
+            0: notes without noise, as validation and test read them always.
     """
 
     model: str
@@ -61,6 +63,7 @@ class TrainingPlan:
     initial: Mapping[str, Tensor] | None = None
     redraw_hours: bool = False
     trace: bool = False
+    note_dropout: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Trained:
         history: one row for each epoch and task. state: kept parameters.
         info: parameters, best_epoch, selected_by (what chose that epoch), seconds, training_samples_per_second,
         inference_samples_per_second, peak_memory (bytes), flops (of a sample by its modalities; none for models that
-        are fitted in one go), and by task test_samples, ceiling, permutation_spread, diagnostics.
+        are fitted in one go), by task test_samples, ceiling, permutation_spread, diagnostics, and for a model that
+        starts from another's state pretrained (names of what was loaded, and of what is new).
         trace: rows of `benchmark.training.trace.Trace`, if it was asked for.
     """
 
@@ -95,7 +99,8 @@ def train(
     """Trains and tests.
 
     Raises:
-        UserError: a task has an empty partition, the training diverged, or a trace is asked for with a single task.
+        UserError: a task has an empty partition, the state to start from does not fit the model, the training diverged,
+            or a trace is asked for with a single task.
     """
     started = time.perf_counter()
     forget_peak_memory(device)
@@ -103,8 +108,7 @@ def train(
     tasks = {name: data.task(name).with_label_fraction(plan.label_fraction) for name in plan.tasks}
     sources = _sources(plan, data, tasks, device)
     model = _build(plan, tasks)
-    if plan.initial is not None:
-        entry.load_pretrained(model, plan.initial)
+    pretrained = None if plan.initial is None else _carry_over(entry, model, plan.initial)
     model.to(device)
     schedule = Schedule(
         plan.seed,
@@ -149,6 +153,8 @@ def train(
         "diagnostics": diagnostics,
     }
     state = {name: value.cpu().contiguous() for name, value in fitted.state.items()}
+    if pretrained is not None:
+        info["pretrained"] = {"loaded": list(pretrained.loaded), "new": list(pretrained.new)}
     if not entry.fits:
         owned = [
             name for m, name in enumerate(MODALITIES) if any(s.present[:, m].any() for s in sources["test"].values())
@@ -199,6 +205,15 @@ def _build(plan: TrainingPlan, tasks: Mapping[str, TaskData]) -> torch.nn.Module
     return models()[plan.model].build(plan.dimensions, heads, plan.config)
 
 
+def _carry_over(entry: ModelEntry, model: torch.nn.Module, state: Mapping[str, Tensor]) -> Loaded:
+    try:
+        return entry.load_pretrained(model, state)
+    except ValueError as fault:
+        raise UserError(
+            f"{entry.name} cannot start from {entry.pretrained_on}: {fault}. Both need the same sizes and options"
+        ) from fault
+
+
 def ceiling(data: PreparedData, task: TaskData) -> dict[str, float]:
     """The task's metrics on the test partition if the true probabilities were predicted; empty on real data.
 
@@ -245,6 +260,7 @@ def _sources(
                 device,
                 plan.augmentation if train else "none",
                 redraw,
+                plan.note_dropout if train else 0,
             )
     return sources
 

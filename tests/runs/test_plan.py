@@ -58,6 +58,22 @@ CHANGES = {
 }
 
 
+def test_note_dropout_is_in_the_hash_of_models_that_use_it(tmp_path):
+    def jobs(text, encoder=ENCODER):
+        file = tmp_path / "changed.yaml"
+        file.write_text(f"base: quick\ntraining_of: {text}\n")
+        models = "flexcare,flexcare-authors,boosted-trees"
+        config = config_for(tmp_path, models=models, tasks="ihm", seeds="1", protocol=str(file))
+        return {job.model: job for job in make_plan(config, config.data, encoder).jobs}
+
+    text = "{flexcare-authors: {note_dropout: %d}, boosted-trees: {note_dropout: 3}}"
+    without, two, many = (jobs(text % count) for count in (0, 2, 50))
+    assert {name for name in without if without[name].id != two[name].id} == {"flexcare-authors"}
+    assert [job["flexcare-authors"].note_dropout for job in (without, two, many)] == [0, 2, 6], "one an epoch is all"
+    assert two["boosted-trees"].note_dropout == 0, "it has no epochs"
+    assert jobs(text % 2, None) == jobs(text % 0, None), "there are no notes"
+
+
 def test_training_settings_of_one_model(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
