@@ -241,6 +241,14 @@ class Estimator(Protocol):
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """What a module took from another's state: names of its entries that were loaded, and of those that are new."""
+
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """A model as the harness knows it. Third parties add theirs through the entry-point group `benchmark.models`.
 
@@ -264,7 +272,8 @@ class ModelEntry:
             (for tasks outside the main table).
         variant_of: name of the model that an ablation is a variant of.
         pretrained_on: name of a multitask model; the harness trains it on the tasks of the main table with the same
-            seed first and gives its state to `load_pretrained`, which copies what fits into a new module.
+            seed first and gives its state to `load_pretrained`, which copies what fits into a new module and raises
+            ValueError if the state is not of the kind that it knows.
     """
 
     name: str
@@ -280,7 +289,7 @@ class ModelEntry:
     group: Group = "table3"
     variant_of: str | None = None
     pretrained_on: str | None = None
-    load_pretrained: Callable[[nn.Module, Mapping[str, Tensor]], Any] | None = None
+    load_pretrained: Callable[[nn.Module, Mapping[str, Tensor]], Loaded] | None = None
 
 
 def count_parameters(module: nn.Module) -> int:

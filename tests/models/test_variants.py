@@ -10,10 +10,10 @@ from random_batches import BINARY, PATTERNS, SMALL, make_batch, randomise
 from torch import Tensor
 
 from models import ENTRIES
-from models.contract import Dimensions, Head, ModelEntry, count_parameters
+from models.contract import Dimensions, Head, Loaded, ModelEntry, count_parameters
 from models.flexcare import FlexCare, FlexCareConfig
 from models.mixture_of_experts import MixtureOfExperts, OneForAll
-from models.variants import PRESETS, Loaded, load_pretrained
+from models.variants import PRESETS, load_pretrained
 
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 TWO = (BINARY, Head(4, "multilabel", "ehr"))

@@ -55,6 +55,18 @@ def test_every_model_repeats_bit_by_bit_and_depends_on_its_seed(model: str, data
     assert all(torch.equal(value, again.state[name]) for name, value in first.state.items())
 
 
+def test_a_run_tells_what_it_took_from_another_model_and_a_wrong_one_is_named(data: PreparedData) -> None:
+    source = train(_plan("flexcare", ("ihm", "los"), epochs=1), data, CPU).state
+    carried = train(_plan("flexcare-pretrained", ("dia",), epochs=1, initial=source), data, CPU)
+    told = carried.info["pretrained"]
+    assert set(told["new"]) == {"tasks", "heads.0.weight", "heads.0.bias"}
+    assert set(told["loaded"]) | set(told["new"]) == set(carried.state)
+    assert "pretrained" not in train(_plan("flexcare-st", ("dia",), epochs=1), data, CPU).info
+    other = train(_plan("flexcare-b", ("ihm",), epochs=1), data, CPU).state
+    with pytest.raises(UserError, match=r"^flexcare-pretrained cannot start from flexcare: .* no experts\.route_token"):
+        train(_plan("flexcare-pretrained", ("dia",), initial=other), data, CPU)
+
+
 def test_training_learns_and_keeps_the_best_epoch(data: PreparedData) -> None:
     result = train(_plan("flexcare-st", ("ihm",), epochs=12, augmentation="none"), data, CPU)
     history = result.history
