@@ -73,28 +73,35 @@ def analyse_command(
     chosen = [name.strip() for name in models.split(",")] if models else None
     stored = Stored.open(place, list(registry.models()), group, chosen)
     wanted = tuple(dict.fromkeys(names or NAMES))
-    opened = _data(stored, data) if set(wanted) & set(NEEDS_DATA) else None
+    opened = data_of(stored, data) if set(wanted) & set(NEEDS_DATA) else None
     if opened is None and names and (lacking := [name for name in wanted if name in NEEDS_DATA]):
         raise UserError(f"{' and '.join(lacking)} need the data set of the runs; name its folder with --data")
     files = []
     with Steps(Console(stderr=True)) as steps:
-        made = _sheets(stored, opened, device, steps)
+        made = analyses(stored, opened, device, steps)
         for name in wanted:
             if name in NEEDS_DATA and opened is None:
                 typer.echo(f"{name} is left out: it needs the data set of the runs (--data)\n")
                 continue
-            for sheet in made[name]():
+            try:
+                sheets = made[name]()
+            except UserError as fault:
+                if names:
+                    raise
+                typer.echo(f"{name} is left out: {fault}\n")
+                continue
+            for sheet in sheets:
                 if len(sheet.lines):
                     files.append(write_csv(sheet, stored.group, place / "tables"))
-                if not len(sheet.lines):
+                    if sheet.notes:  # without any it is for plotting only
+                        typer.echo(to_markdown(sheet, stored.group))
+                else:
                     typer.echo(f"{name}: these runs allow none\n")
-                elif sheet.notes:  # without any it is for plotting only
-                    typer.echo(to_markdown(sheet, stored.group))
     for file in files:
         typer.echo(f"CSV: {file}")
 
 
-def _sheets(
+def analyses(
     stored: Stored, data: PreparedData | None, device: str, progress: Progress
 ) -> dict[str, Callable[[], tuple[Sheet, ...]]]:
     """What makes the tables of each analysis."""
@@ -138,7 +145,7 @@ def _sheets(
     return dict(zip(NAMES, makers, strict=True))
 
 
-def _data(stored: Stored, folder: Path | None) -> PreparedData | None:
+def data_of(stored: Stored, folder: Path | None) -> PreparedData | None:
     """The data set of the runs: as named, or the one beside the results that they were made from, or None."""
     from benchmark.data.dataset import PreparedData
     from benchmark.errors import UserError

@@ -133,3 +133,6 @@ def test_people_that_were_not_prepared_are_missed(place, tmp_path, capsys):
     (older / "private" / "key.bin").write_bytes((place / "data" / "private" / "key.bin").read_bytes())
     assert call("analyse", "subgroups", "--out", str(place / "out"), "--data", str(older)) == 2
     assert "prepare the data again to see subgroups" in capsys.readouterr().err
+    assert call("analyse", "--out", str(place / "out"), "--data", str(older), "--device", "cpu") == 0
+    printed = capsys.readouterr().out
+    assert "subgroups is left out: " in printed and "Cost beside score" in printed
