@@ -12,7 +12,7 @@ import pytest
 import torch
 from invariants import never_reads_padding, stands_alone
 from prepared_data import ENCODER, NOTE_WIDTH, overwrite_unseen, write_prepared
-from random_batches import BINARY, PATTERNS, SMALL, collate, make_batch, make_labels, make_samples, randomise
+from random_batches import BINARY, PATTERNS, SMALL, Sample, collate, make_batch, make_labels, make_samples, randomise
 from torch import Tensor, nn
 
 from baselines import ENTRIES as BASELINES
@@ -20,7 +20,8 @@ from benchmark.data.batches import BatchSource, Labels
 from benchmark.data.dataset import PreparedData
 from benchmark.training.losses import total_loss
 from models import ENTRIES as OWN
-from models.contract import Dimensions, Head, ModelEntry, Output
+from models import ragged
+from models.contract import MODALITIES, Dimensions, Head, ModelEntry, Output
 from models.layers import EncoderLayer
 
 ENTRIES = tuple(entry for entry in (*OWN, *BASELINES) if not entry.fits)
@@ -118,6 +119,51 @@ def test_what_fills_up_a_group_of_sequences_changes_neither_output_nor_gradient(
     assert filled > 0 or equal_lengths
 
 
+@every_model
+def test_sequences_in_groups_of_similar_length_give_what_one_padded_group_gives(entry, monkeypatch):
+    """Small batches never cost enough padding to be cut into groups; here each length has its own."""
+    batch, y = make_batch(MIXED, seed=5)
+    results = []
+    for overhead in (10**9, 0):
+        monkeypatch.setitem(ragged.GROUP_OVERHEAD, "cpu", overhead)
+        ragged.grouping.cache_clear()
+        model = build(entry, dropout=False).train()
+        torch.manual_seed(0)  # the router's noise
+        output = model(batch)
+        loss_of(model, output, y).backward()
+        results.append([output.logits.detach(), *(parameter.grad for parameter in model.parameters())])
+    groups = len(ragged.grouping(batch.ehr.layout, batch.device).groups)
+    ragged.grouping.cache_clear()
+    assert groups == len(set(batch.ehr.layout.lengths)) > 1
+    for one, many in zip(*results, strict=True):
+        torch.testing.assert_close(many, one, rtol=0, atol=1e-10)
+
+
+@uncoupled
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_content_of_one_sample_reaches_no_other(entry, value):
+    """Not even through a product with zero."""
+    model, samples = build(entry), make_samples(MIXED)
+    expected = model(collate(samples)).logits
+    for i, sample in enumerate(samples):
+        parts = {name: getattr(sample, name) for name in MODALITIES}
+        spoilt = {name: part if part is None else torch.full_like(part, value) for name, part in parts.items()}
+        logits = model(collate([*samples[:i], Sample(**spoilt), *samples[i + 1 :]])).logits
+        others = [j for j in range(len(samples)) if j != i]
+        torch.testing.assert_close(logits[others], expected[others], rtol=0, atol=1e-10, msg=sample.pattern)
+
+
+@every_model
+def test_a_prediction_draws_no_random_number_and_leaves_the_model_as_it_was(entry):
+    model = build(entry, dims=dataclasses.replace(SMALL, dropout=0.5))
+    batch, _ = make_batch(MIXED)
+    generator = torch.get_rng_state()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert torch.equal(model(batch).logits, model(batch).logits)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
 @uncoupled
 def test_a_sample_alone_equals_the_sample_in_any_batch_and_order(entry):
     stands_alone(build(entry), make_samples(MIXED))
@@ -137,11 +183,12 @@ def test_a_coupling_model_depends_on_its_batch_but_not_on_the_order(entry):
 
 
 @every_model
+@pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_every_pattern_is_finite_at_lengths_one_and_maximum(entry, pattern):
+def test_every_pattern_is_finite_at_lengths_one_and_maximum(entry, pattern, size):
     model = build(entry).train()
     lengths = [(1, 1), (SMALL.hours, SMALL.note_tokens), (1, SMALL.note_tokens)]
-    batch, labels = make_batch([pattern] * 3, lengths=lengths)
+    batch, labels = make_batch([pattern] * size, lengths=lengths)
     output = model(batch)
     assert output.logits.isfinite().all()
     loss_of(model, output, labels).backward()
