@@ -22,7 +22,7 @@ NEEDS_DATA = ("subgroups", "robustness")
 
 def analyse_command(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar=f"[{'|'.join(NAMES)}]...", help="Default: all that the runs allow.")
+        list[str] | None, typer.Argument(metavar="[ANALYSIS]...", help="Default: all that the runs allow.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -62,7 +62,6 @@ def analyse_command(
     from benchmark.cli.progress import Steps
     from benchmark.config import default_out
     from benchmark.errors import UserError
-    from benchmark.reporting.sheets import to_markdown, write_csv
     from benchmark.reporting.stored import Stored
     from benchmark.suggest import unknown
 
@@ -76,29 +75,40 @@ def analyse_command(
     opened = data_of(stored, data) if set(wanted) & set(NEEDS_DATA) else None
     if opened is None and names and (lacking := [name for name in wanted if name in NEEDS_DATA]):
         raise UserError(f"{' and '.join(lacking)} need the data set of the runs; name its folder with --data")
-    files = []
     with Steps(Console(stderr=True)) as steps:
         made = analyses(stored, opened, device, steps)
-        for name in wanted:
-            if name in NEEDS_DATA and opened is None:
-                typer.echo(f"{name} is left out: it needs the data set of the runs (--data)\n")
-                continue
-            try:
-                sheets = made[name]()
-            except UserError as fault:
-                if names:
-                    raise
-                typer.echo(f"{name} is left out: {fault}\n")
-                continue
-            for sheet in sheets:
-                if len(sheet.lines):
-                    files.append(write_csv(sheet, stored.group, place / "tables"))
-                    if sheet.notes:  # without any it is for plotting only
-                        typer.echo(to_markdown(sheet, stored.group))
-                else:
-                    typer.echo(f"{name}: these runs allow none\n")
+        missing = () if opened else NEEDS_DATA
+        files = [file for name in wanted for file in _show(stored, name, made[name], name in missing, not names)]
     for file in files:
         typer.echo(f"CSV: {file}")
+
+
+def _show(
+    stored: Stored, name: str, make: Callable[[], tuple[Sheet, ...]], lacks_data: bool, forgiving: bool
+) -> list[Path]:
+    """Prints the tables of an analysis and writes their files; if `forgiving`, says what stands in the way of them."""
+    from benchmark.errors import UserError
+    from benchmark.reporting.sheets import to_markdown, write_csv
+
+    if lacks_data:
+        typer.echo(f"{name} is left out: it needs the data set of the runs (--data)\n")
+        return []
+    try:
+        sheets = make()
+    except UserError as fault:
+        if not forgiving:
+            raise
+        typer.echo(f"{name} is left out: {fault}\n")
+        return []
+    files = []
+    for sheet in sheets:
+        if not len(sheet.lines):
+            typer.echo(f"{name}: these runs allow none\n")
+            continue
+        files.append(write_csv(sheet, stored.group, stored.out / "tables"))
+        if sheet.notes:  # without any it is for plotting only
+            typer.echo(to_markdown(sheet, stored.group))
+    return files
 
 
 def analyses(
