@@ -19,6 +19,9 @@ _PHRASES = {
 
 _DELETED = str.maketrans("", "", "\r\n" + string.punctuation)
 
+_BLANK_WHEN_READ = ("nan", "null")
+"""Sections were kept in a CSV file, and a cell of this word alone is read from one as a blank."""
+
 
 def find_published_section(text: str, name: str) -> Section:
     """The section "pmh" or "bhc" of a discharge summary.
@@ -35,4 +38,5 @@ def find_published_section(text: str, name: str) -> Section:
     if found is None:
         return Section(None, "missing")
     body = found[1].strip().translate(_DELETED)
-    return Section(body, "found", start[:-1]) if body.strip() else Section(None, "empty", start[:-1])
+    readable = body.strip() and body not in _BLANK_WHEN_READ
+    return Section(body, "found", start[:-1]) if readable else Section(None, "empty", start[:-1])

@@ -334,6 +334,9 @@ NOT_REPRODUCED = (
     "Events of a stay that is left out for lack of a diagnosis or a length count there for another stay of the patient "
     "that overlaps it; here they do not.",
     "A film in two overlapping admissions reads the summary of the last that has one; here of the last.",
+    "A section of a summary of which nothing but blanks is left counts as a text there; here as none.",
+    "A carriage return in a section breaks its row or stops the published code; here it is deleted like other line "
+    "ends.",
     "Admissions with several summaries or several HCFA codes are listed several times there, and the last row is used; "
     "here there is one sample, of the last row: lists are shorter, and a code that is never used makes no class.",
     "A second run over the same folder appends all events again; here nothing depends on earlier runs.",

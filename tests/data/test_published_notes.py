@@ -55,6 +55,13 @@ def test_a_section_without_words_counts_as_missing(body: str) -> None:
     assert find_published_section(f"Past Medical History:{body}Social History:", "pmh") == Section(None, "empty")
 
 
+@pytest.mark.parametrize(
+    ("body", "text"), [("NULL.", None), ("nan", None), ("None", "none"), ("N/A", "na"), ("nulls", "nulls")]
+)
+def test_a_section_of_one_word_that_a_csv_file_reads_as_blank_is_missing(body: str, text: str | None) -> None:
+    assert find_published_section(f"Brief Hospital Course: {body}\nMedications on Admission:", "bhc").text == text
+
+
 PIECES = ["Past Medical History:", "past medical history", "Social History", "Brief Hospital Course:", "x1", ".", "\n"]
 PIECES += ["Medications on Admission", "Discharge Medications", "___", " "]
 
