@@ -15,6 +15,8 @@ Differs from the authors' code in:
 - absent films run through no encoder at all (the code encodes images of zeros, which also enter batch statistics);
 - a batch of one sample is nothing special (the code squeezes the batch axis away and half repairs it);
 - the dropout of the LSTM's own constructor, which does nothing in single-layer modules, is left out;
+- the series' LSTM starts from torch's default values (the code: recurrent weights orthogonal, input weights Xavier,
+  biases zero);
 - every vector has the width of the model, so that a film's or note's projection is square; a layer norm precedes the
   classifier; logits are returned;
 - one stage by default. With `pretrain_epochs` the encoders are first trained alone, as in the paper, in the first
