@@ -17,6 +17,7 @@ from benchmark.cli.data import data_app
 from benchmark.cli.figures import figures_command
 from benchmark.cli.listing import list_command
 from benchmark.cli.prepare import prepare_command
+from benchmark.cli.report import report_command
 from benchmark.cli.run import run_command
 from benchmark.cli.simulate import simulate_command
 from benchmark.cli.table import table_command
@@ -32,6 +33,8 @@ Examples:
     bench table --published
 
     bench compare flexcare mmf
+
+    bench report report.html
 
     bench analyse calibration subgroups
 
@@ -56,6 +59,7 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("table")(table_command)
 app.command("compare")(compare_command)
+app.command("report")(report_command)
 app.command("analyse")(analyse_command)
 app.command("figures")(figures_command)
 app.command("list")(list_command)
