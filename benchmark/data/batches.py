@@ -14,6 +14,7 @@ from benchmark.data.augmentation import AUGMENTATIONS, DRAWS, augment, crop
 from benchmark.data.dataset import PreparedData, Samples, TaskData
 from benchmark.data.redraw import Redraw
 from benchmark.data.stores import RaggedStore
+from benchmark.errors import UserError
 from benchmark.random import stream
 from models.contract import MODALITIES, Batch, Dimensions, Films, Layout, Packed
 from models.ragged import on_device
@@ -95,9 +96,15 @@ class BatchSource:
         """Shuffled training batches of one epoch; order and augmentation depend on (seed, task, epoch, sample) alone,
         the noise of notes on (epoch, text) alone: it is the same for all seeds.
 
-        The last partial batch is left out, as the authors do, unless it is the only one.
+        The last partial batch is left out, as the authors do, unless it is the only one, and so is a batch without any
+        known label, from which there is nothing to learn.
+
+        Raises:
+            UserError: no training sample has a known label.
         """
         name = self.task.task.name
+        if not np.isfinite(self.samples.labels).any():
+            raise UserError(f"task {name} of {self.data.name}: no training sample has a known label")
         if self.redraw is not None:
             self.samples = self.redraw(self.samples, seed, number)
             self.present = self._presence()
@@ -105,7 +112,9 @@ class BatchSource:
         draws = stream(seed, "augmentation", name, number).random((len(self), DRAWS)) if self.settings else None
         notes = self.data.notes(self.encoder, (number - 1) % self.note_dropout) if self.note_dropout else None
         for start in range(0, self.samples_an_epoch(batch_size), batch_size):
-            yield self.batch(order[start : start + batch_size], draws, notes)
+            chosen = order[start : start + batch_size]
+            if np.isfinite(self.samples.labels[chosen]).any():
+                yield self.batch(chosen, draws, notes)
 
     def samples_an_epoch(self, batch_size: int) -> int:
         """Number of samples in the batches of `epoch`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
@@ -116,3 +117,21 @@ def test_a_hidden_modality_is_gone_from_the_samples_asked_for_and_from_no_other(
     assert source.batch(chosen).inputs.present[:, [0, 2]].all(), "the first source is as it was"
     with pytest.raises(ValueError, match="has none of the three modalities"):
         other.hiding("ehr", both[:3]).hiding("cxr", both[:3])
+
+
+def test_batches_without_a_known_label_are_left_out(tmp_path):
+    folder = write_prepared(tmp_path, tasks=("dia",))
+    file = folder / "samples" / "dia.parquet"
+    frame = pd.read_parquet(file)
+    labels = [name for name in frame if name[0] == "y" and name[1:].isdigit()]
+    frame.loc[frame.index[::2], labels] = np.nan
+    frame.to_parquet(file)
+    data = PreparedData.open(folder)
+    own = _source(data, "dia")
+    batches = list(own.epoch(1, 1, 1))
+    assert len(batches) == np.isfinite(own.samples.labels).any(1).sum() < len(own)
+    assert all(batch.labels.known.any() for batch in batches)
+    frame[labels] = np.nan
+    frame.to_parquet(file)
+    with pytest.raises(UserError, match="task dia of test data: no training sample has a known label"):
+        next(_source(PreparedData.open(folder), "dia").epoch(1, 1, 1))
