@@ -59,7 +59,7 @@ def _title(table: ResultTable) -> str:
 
 
 def result_table(table: ResultTable) -> Table:
-    """Models as columns; cells with mean, deviation, mark and interval."""
+    """Models as columns; cells with mean, deviation, mark and interval, and the paper's figure with the difference."""
     headers = ["task", "metric", *(table.titles[name] for name in table.columns)]
     headers += ["ceiling"] if table.has_ceiling else []
     rows = []
@@ -79,6 +79,8 @@ def _result(row: Row, model: str) -> Cell:
     text += f" ({number(cell.std, 3)})" if cell.std is not None else ""
     if cell.low is not None:
         text += f"\n{number(cell.low, 3)} to {number(cell.high, 3)}"
+    if cell.published_mean is not None:
+        text += f"\npaper {number(cell.published_mean)}, {number(cell.difference, sign=True)}"
     return Cell(text, repr(cell.mean), _MARKS.get(cell.rank, ""))
 
 

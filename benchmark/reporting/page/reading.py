@@ -27,11 +27,21 @@ def plain_reading(stored: Stored, tables: Sequence[ResultTable]) -> list[Block]:
 def _compared(table: ResultTable) -> str:
     seeds = len(table.seeds)
     models = ", ".join(table.titles[name] for name in table.columns)
-    text = f"{len(table.columns)} models ({models}) on {len({row.task for row in table.rows})} tasks, "
+    tasks = len({row.task for row in table.rows})
+    text = f"{_count(len(table.columns), 'model')} ({models}) on {_count(tasks, 'task')}, "
     text += f"{seeds} training run{'s' if seeds > 1 else ''} each (seeds {', '.join(map(str, table.seeds))})."
     if table.simulated:
         text += " The patients are simulated: nothing here says how well a model does on real ones."
     return text
+
+
+def _count(number: int, noun: str) -> str:
+    """How many there are.
+
+    >>> _count(1, "task"), _count(6, "task")
+    ('1 task', '6 tasks')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _row(row: Row, table: ResultTable) -> str:
@@ -47,10 +57,11 @@ def _row(row: Row, table: ResultTable) -> str:
     if row.ceiling is not None:
         lead += f" of {number(row.ceiling)} that the true probabilities reach"
     if not close:
-        return f"{lead}; all {worse} others are behind it by more than chance."
+        return f"{lead}; the {_count(worse, 'other')} {'is' if worse == 1 else 'are'} behind it by more than chance."
     if not worse:
         return f"{lead}; none of the others can be told apart from it."
-    return f"{lead}; {', '.join(close)} cannot be told apart from it, the other {worse} are behind."
+    behind = "1 is behind" if worse == 1 else f"{worse} are behind"
+    return f"{lead}; {', '.join(close)} cannot be told apart from it, {behind}."
 
 
 def _not_shown(stored: Stored, table: ResultTable) -> str:
