@@ -341,6 +341,8 @@ NOT_REPRODUCED = (
     "Admissions with several summaries or several HCFA codes are listed several times there, and the last row is used; "
     "here there is one sample, of the last row: lists are shorter, and a code that is never used makes no class.",
     "A second run over the same folder appends all events again; here nothing depends on earlier runs.",
+    "Of a patient all of whose event values, of any item, are numbers the published code compares values of one time "
+    "as numbers, heart rates, too; here as texts as of every other patient.",
     "A text `None` of the coma scale is read as in the versions of pandas of the time, which is as a text.",
 )
 """Where the profile `ref` differs from the published pipeline, mostly because that stops."""
