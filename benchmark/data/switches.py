@@ -333,8 +333,9 @@ NOT_REPRODUCED = (
     "there which comes first; here the order of the file and the begin of the admission.",
     "A stay that is left out for lack of a diagnosis or a length still counts there where another stay of the patient "
     "overlaps it: its events belong to the other, too, and a film within both can lose its series; here it does not.",
-    "A film in two overlapping admissions, or a study with films in two, reads the summary of the last that has one; "
-    "here of the last.",
+    "A film in two overlapping admissions, or a study with films in two, reads there the summary of that admission "
+    "with one whose first film stands last in the metadata table; here of the admission that stands last, or of the "
+    "last film.",
     "A section of a summary of which nothing but blanks is left counts as a text there; here as none.",
     "A carriage return in a section breaks its row or stops the published code; here it is deleted like other line "
     "ends.",
