@@ -8,7 +8,6 @@ system's cache depends on their size and on the machine, and a table that has ju
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmark.memory import peak_resident
 from benchmark.throughput.raw_tables import write_raw_tables
 
 MIMIC_ROWS = 313_645_063 + 118_171_367
@@ -132,10 +132,10 @@ def _take_through(raw_folder: Path, out: Path) -> Measured:
     index = write_series(events, stays, training, cuts, out, progress=watch)
     total, cpu = time.perf_counter() - begun, time.process_time() - worked
     sizes = [path.stat().st_size for table in (CHART, LABS) if (path := raw.path(table))]
-    unit = 1024 if sys.platform != "darwin" else 1024**2
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     rows, hours = events.report["read"], sum(index.rows.values())
-    return Measured(rows, sum(sizes) / 1e6, events.report["events"], hours, watch.seconds, total, cpu, peak)
+    return Measured(
+        rows, sum(sizes) / 1e6, events.report["events"], hours, watch.seconds, total, cpu, peak_resident() / 2**20
+    )
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmark.memory import peak_resident
 from models.contract import Dimensions
 from models.cost import COUPLED_BATCH, Inputs, forward_flops
 
@@ -30,7 +29,7 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: on a GPU of all tensors, on the CPU of the whole process with its libraries and mapped files."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_resident()
 
 
 def sample_flops(
