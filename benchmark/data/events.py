@@ -37,7 +37,7 @@ CHART, LABS = "icu/chartevents", "hosp/labevents"
 STAYS_A_BUCKET = 1024
 """Least number of stays in a bucket; about a million events and 90,000 hours of MIMIC-IV."""
 
-BATCH_ROWS = 20_000
+BATCH_ROWS = 100_000
 """Wanted rows that are put aside at a time."""
 
 HELD_ROWS = 1_000_000
@@ -198,13 +198,6 @@ def _spill_labs(
     notify("laboratory events", 1, 1)
 
 
-def _compact(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows without what they were chosen from: texts else keep alive the whole part of the file they stand in."""
-    texts = rows.select(pl.col(pl.String))
-    copies = [pl.from_arrow(text.to_arrow(compat_level=pl.CompatLevel.oldest())).alias(text.name) for text in texts]
-    return rows.with_columns(copies)
-
-
 class _Spill:
     """Writes rows to files by their column `bucket`, a few million at a time."""
 
@@ -220,7 +213,7 @@ class _Spill:
             self._write()
 
     def __call__(self, batch: pl.DataFrame) -> None:
-        self.held.append(_compact(batch))
+        self.held.append(batch)
         if sum(map(len, self.held)) >= HELD_ROWS:
             self._write()
 
