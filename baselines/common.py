@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from models.contract import MODALITIES, Head, Layout, Packed
 from models.ragged import on_device
+
+LayerKind = Literal["shared", "original"]
+"""Encoder layers of a baseline: those that all models of the comparison share, or those of the baseline's authors."""
 
 
 def only_head(heads: Sequence[Head], title: str) -> Head:

@@ -29,8 +29,12 @@ Differs from the authors' code in:
 - bandwidth 1 where it cannot be estimated (one owner, or equal vectors), so a batch of one sample is finite;
 - similarity divides by the number of modalities that both samples own, at least 1 (the code: by 0 where there is none);
 - the threshold starts at 0.5 (OV) instead of 0.88 (ODIR), above which hardly any pair of patients lies;
-- layers are those of FlexCare, whose norms and residual sums all take part, on packed sequences instead of per
-  sample.
+- layers are those of FlexCare (post-norm, ReLU), on packed sequences instead of per sample. With
+  `encoder_layer="original"` they are those of ODIR: a modality's encoder is pre-norm with ReLU and a norm after the
+  last layer; the layers that read all modalities are residual sums without any norm, because the code computes their
+  norms and then uses the unnormed input. Not taken over: SELU (OV), a linear map before each of the latter, a ReLU
+  after these and the encoders, numbers of heads and dropout rates of their own, a norm with the unbiased standard
+  deviation.
 
 By default an eval-mode output depends on the other samples of its batch, and the harness evaluates in fixed batches.
 With `evaluation="bank"` a frozen set of training samples takes the place of the batch: each prediction then depends on
@@ -46,7 +50,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from baselines.common import only_head
+from baselines.common import LayerKind, only_head
 from baselines.m3care_graph import (
     BatchScale,
     Imputation,
@@ -88,6 +92,8 @@ class M3CareConfig:
         threshold: initial logit of the similarity threshold (0: threshold 0.5).
         mixing: initial logit of e_m, the share of the deep kernel's constant part (2: 0.88).
         dropout: before the last linear map.
+        encoder_layer: "shared": as in all models of the comparison; "original": pre-norm in a modality's encoder, no
+            norm in the layers that read all modalities, as in the authors' code.
     """
 
     donor_mask: DonorMask = "columns"
@@ -100,6 +106,7 @@ class M3CareConfig:
     threshold: float = 0.0
     mixing: float = 2.0
     dropout: float = 0.5
+    encoder_layer: LayerKind = "shared"
 
     def __post_init__(self) -> None:
         check_choice("donor_mask", self.donor_mask, get_args(DonorMask))
@@ -110,6 +117,7 @@ class M3CareConfig:
         check_choice("depth", self.depth, get_args(Depth))
         check_weight("stabiliser", self.stabiliser)
         check_rate("dropout", self.dropout)
+        check_choice("encoder_layer", self.encoder_layer, get_args(LayerKind))
 
 
 class M3Care(nn.Module):
@@ -129,19 +137,20 @@ class M3Care(nn.Module):
         d, width = dimensions, dimensions.width
         unimodal = max(d.layers // 2, 1) if config.depth == "half" else 1
         multimodal = max(d.layers - unimodal, 1) if config.depth == "half" else d.layers
+        norm, joint_norm = ("pre", "none") if config.encoder_layer == "original" else ("post", "post")
         one = BatchScale(width) if config.batch_norm == "shared" else None
         norms = [(one or BatchScale(width), one or BatchScale(width)) for _ in MODALITIES]
         self.aux_weights = {"stabiliser": config.stabiliser}
         self.couples_samples = config.evaluation == "permutation"
         self.support_samples = 0 if self.couples_samples else config.support_samples
         self.embeddings = UnimodalEmbeddings(d)
-        self.encoders = nn.ModuleList(ClsEncoder(width, unimodal, d.heads, d.dropout) for _ in MODALITIES)
+        self.encoders = nn.ModuleList(ClsEncoder(width, unimodal, d.heads, d.dropout, norm=norm) for _ in MODALITIES)
         self.similarities = nn.ModuleList(Similarity(width, config.mixing, config.form, pair) for pair in norms)
         pairwise = config.donor_mask == "pairwise"
         self.imputations = nn.ModuleList(Imputation(width, pairwise) for _ in MODALITIES)
         self.threshold = nn.Parameter(torch.tensor(float(config.threshold)))
         self.types = nn.Parameter(torch.randn(len(MODALITIES), width) * 0.02)
-        self.layers = nn.ModuleList(EncoderLayer(width, d.heads, d.dropout) for _ in range(multimodal))
+        self.layers = nn.ModuleList(EncoderLayer(width, d.heads, d.dropout, norm=joint_norm) for _ in range(multimodal))
         self.head = nn.Sequential(
             nn.Linear(3 * width, 2 * width), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(2 * width, head.classes)
         )

@@ -20,7 +20,10 @@ Differs from the authors' code in:
   the constructor's, so that smaller last batches are dropped from evaluation);
 - the variants with bottlenecks, class tokens and classifiers of their own for each pattern of presence are left out:
   with seven patterns most of those parameters would see next to no samples;
-- layers are those of FlexCare with padding-free sequences; no demographics.
+- layers are those of FlexCare (post-norm, ReLU) with padding-free sequences; no demographics. With
+  `encoder_layer="original"` they are pre-norm with ReLU, as in the authors' code, and the norm before the classifier
+  follows the last. (Nagrani et al.'s own layer is pre-norm with GELU.) Not taken over: attention without an output
+  projection, a norm with the unbiased standard deviation, dropout in the feed-forward part only.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from baselines.common import check_depth, only_head
+from baselines.common import LayerKind, check_depth, only_head
 from models.checks import check_choice, check_count
 from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed
 from models.embeddings import UnimodalEmbeddings
@@ -55,18 +58,22 @@ class MMFConfig:
             with learned weights of the modalities, renormalised over the present ones; "logit_mean": each present one,
             the mean of the logits being the result. With a linear classifier that is the same function as "mean".
         classifier: "linear", or "mlp": two linear maps with layer norm and ReLU between, as in the authors' code.
+        encoder_layer: "shared": as in all models of the comparison; "original": pre-norm with ReLU, as in the authors'
+            code.
     """
 
     bottlenecks: int = 4
     fusion_start: int = 0
     readout: ReadOut = "mean"
     classifier: Classifier = "linear"
+    encoder_layer: LayerKind = "shared"
 
     def __post_init__(self) -> None:
         check_count("bottlenecks", self.bottlenecks, 0)
         check_count("fusion_start", self.fusion_start, 0)
         check_choice("readout", self.readout, get_args(ReadOut))
         check_choice("classifier", self.classifier, get_args(Classifier))
+        check_choice("encoder_layer", self.encoder_layer, get_args(LayerKind))
 
 
 @dataclass(frozen=True)
@@ -148,8 +155,10 @@ class MMF(nn.Module):
         self.embeddings = UnimodalEmbeddings(d)
         self.cls = nn.Parameter(torch.randn(len(MODALITIES), d.width) * 0.02)
         self.bottlenecks = nn.Parameter(torch.randn(config.bottlenecks, d.width) * 0.02)
+        norm = "pre" if config.encoder_layer == "original" else "post"
         self.streams = nn.ModuleList(
-            nn.ModuleList(EncoderLayer(d.width, d.heads, d.dropout) for _ in range(d.layers)) for _ in MODALITIES
+            nn.ModuleList(EncoderLayer(d.width, d.heads, d.dropout, norm=norm) for _ in range(d.layers))
+            for _ in MODALITIES
         )
         self.norm = nn.LayerNorm(d.width)
         self.scores = nn.Parameter(torch.zeros(len(MODALITIES))) if config.readout == "learned" else None

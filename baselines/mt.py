@@ -17,7 +17,9 @@ Differs from the authors' code in: no code of the authors was found. Differs fro
 - the task of a subset is a sequence of its own, so that no token of it has ever seen another modality, not even in an
   earlier layer: the prediction is exactly that of a sample which owns the subset and nothing else;
 - the class tokens are registered, trained parameters, and no token position is written into the code;
-- layers are those of FlexCare (post-norm, ReLU) instead of a pre-trained ViLT.
+- layers are those of FlexCare (post-norm, ReLU) instead of a pre-trained ViLT. With `encoder_layer="original"` they are
+  of ViLT's kind (Kim, Son, Kim, ICML 2021), on which the paper builds: pre-norm, GELU (exact), a norm after the last.
+  Nothing else becomes ViLT's: depth, heads, dropout and random initial values stay those of all models.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from baselines.common import check_depth, copy_sequences, only_head
+from baselines.common import LayerKind, check_depth, copy_sequences, only_head
 from models.checks import check_choice, check_count
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
 from models.embeddings import UnimodalEmbeddings
@@ -52,14 +54,17 @@ class MTConfig:
         subset_tasks: which tasks are trained beside the prediction from all that a sample owns; "off": none; "all":
             those of all other non-empty subsets of what it owns; "one": of one such subset, drawn anew in each step. A
             sample's tasks weigh the same and together as much as one.
+        encoder_layer: "shared": as in all models of the comparison; "original": pre-norm with GELU, as in ViLT.
     """
 
     fusion_start: int = 0
     subset_tasks: SubsetTasks = "off"
+    encoder_layer: LayerKind = "shared"
 
     def __post_init__(self) -> None:
         check_count("fusion_start", self.fusion_start, 0)
         check_choice("subset_tasks", self.subset_tasks, get_args(SubsetTasks))
+        check_choice("encoder_layer", self.encoder_layer, get_args(LayerKind))
 
 
 class MT(nn.Module):
@@ -80,7 +85,8 @@ class MT(nn.Module):
         self.types = nn.Parameter(torch.randn(len(MODALITIES), d.width) * 0.02)
         tokens = 1 if config.subset_tasks == "off" else SUBSETS
         self.tokens = nn.Parameter(torch.randn(tokens, d.width) * 0.02)
-        self.layers = nn.ModuleList(EncoderLayer(d.width, d.heads, d.dropout) for _ in range(d.layers))
+        kind = {"norm": "pre", "activation": "gelu"} if config.encoder_layer == "original" else {}
+        self.layers = nn.ModuleList(EncoderLayer(d.width, d.heads, d.dropout, **kind) for _ in range(d.layers))
         self.norm = nn.LayerNorm(d.width)
         self.head = nn.Linear(d.width, head.classes)
 

@@ -14,42 +14,60 @@ from models.ragged import first_tokens, grouping, join, repeat_token
 
 AttentionScale = Literal["head", "model"]
 LayerInit = Literal["independent", "cloned"]
+Norm = Literal["post", "pre", "none"]
+Activation = Literal["relu", "gelu"]
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm transformer encoder layer (Vaswani et al., 2017), with ReLU.
+    """Transformer encoder layer; by default post-norm with ReLU (Vaswani et al., 2017).
 
-        A  = heads concatenated of softmax(scale Q K^T) V, output projection
-        H~ = LayerNorm(H + dropout(A))
-        H' = LayerNorm(H~ + dropout(W2 dropout(relu(W1 H~))))        W1: D -> 4D, W2: 4D -> D
+        A(H) = heads concatenated of softmax(scale Q K^T) V, output projection
+        F(H) = W2 dropout(relu(W1 H))                                W1: D -> 4D, W2: 4D -> D
+
+        H~ = LayerNorm(H + dropout(A(H)))      post-norm
+        H' = LayerNorm(H~ + dropout(F(H~)))
+
+        H~ = H + dropout(A(LayerNorm(H)))      pre-norm: H' is not normed, a stack of such layers ends with a norm
+        H' = H~ + dropout(F(LayerNorm(H~)))
 
     Args:
         width: D. heads: attention heads. dropout: at attention probabilities, attention output, hidden units and
         output. scale: of the scores, 1 / sqrt(D / heads) ("head") or 1 / sqrt(D) ("model").
+        norm: "post", "pre", or "none" for residual sums without any norm. activation: within F.
 
     Shape: packed sequences (N, D) -> (N, D); a token attends to the tokens of its own sequence.
 
     Scores and softmax are in float32 also under autocast: `scaled_dot_product_attention` accumulates them so.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, scale: AttentionScale = "head") -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        scale: AttentionScale = "head",
+        *,
+        norm: Norm = "post",
+        activation: Activation = "relu",
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
         self.width, self.heads, self.dropout = width, heads, dropout
         self.scale = (width // heads if scale == "head" else width) ** -0.5
+        self.post_norm, self.activation = norm == "post", F.gelu if activation == "gelu" else F.relu
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = nn.Identity() if norm == "none" else nn.LayerNorm(width)
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = nn.Identity() if norm == "none" else nn.LayerNorm(width)
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, packed: Packed) -> Packed:
-        attended = self.self_attention(packed.with_values(self.qkv(packed.values)))
+        attended = self.self_attention(packed.with_values(self.qkv(self.enter(packed.values))))
         return packed.with_values(self.finish(packed.values, attended))
 
     def self_attention(self, qkv: Packed) -> Tensor:
@@ -74,8 +92,8 @@ class EncoderLayer(nn.Module):
         seen = packed.values.index_select(0, readers.flatten()).view(*readers.shape, self.width)  # (n, Q, D)
         weight_q, weight_kv = self.qkv.weight.split([self.width, 2 * self.width])
         bias_q, bias_kv = self.qkv.bias.split([self.width, 2 * self.width])
-        queries = F.linear(seen, weight_q, bias_q)
-        keys_values = F.linear(packed.values, weight_kv, bias_kv)  # (N, 2D)
+        queries = F.linear(self.enter(seen), weight_q, bias_q)
+        keys_values = F.linear(self.enter(packed.values), weight_kv, bias_kv)  # (N, 2D)
         mixed = []
         for group in plan.groups:
             (q,) = self.split_heads(queries if plan.order is None else queries.index_select(0, group.sequences), 1)
@@ -99,48 +117,70 @@ class EncoderLayer(nn.Module):
         """(n, heads, L, D/heads) -> (n, L, D)."""
         return values.transpose(1, 2).flatten(2)
 
+    def enter(self, tokens: Tensor) -> Tensor:
+        """What attention is computed from: (..., D) -> (..., D)."""
+        return tokens if self.post_norm else self.norm1(tokens)
+
     def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """Output projection, feed-forward, both residual sums and norms: tokens, mixed values (..., D) -> (..., D)."""
-        hidden = self.norm1(tokens + self.drop(self.out(attended)))
-        return self.norm2(hidden + self.drop(self.contract(self.drop(F.relu(self.expand(hidden))))))
+        """Output projection, feed-forward, residual sums, norms after `enter`: tokens, mixed values (..., D)."""
+        hidden = tokens + self.drop(self.out(attended))
+        if self.post_norm:
+            hidden = self.norm1(hidden)
+            return self.norm2(hidden + self.feed_forward(hidden))
+        return hidden + self.feed_forward(self.norm2(hidden))
+
+    def feed_forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., D), with dropout."""
+        return self.drop(self.contract(self.drop(self.activation(self.expand(hidden)))))
 
     def drop(self, values: Tensor) -> Tensor:
         return F.dropout(values, self.dropout, self.training)
 
 
 def encoder_layers(
-    width: int, layers: int, heads: int, dropout: float, scale: AttentionScale = "head", init: LayerInit = "independent"
+    width: int,
+    layers: int,
+    heads: int,
+    dropout: float,
+    scale: AttentionScale = "head",
+    init: LayerInit = "independent",
+    *,
+    norm: Norm = "post",
 ) -> nn.ModuleList:
     """Layers of one encoder; "cloned" ones start from equal values, as torch's own stack of layers does."""
     if layers < 1:
         raise ValueError(f"layers {layers}; an encoder needs at least one")
-    first = EncoderLayer(width, heads, dropout, scale)
+    first = EncoderLayer(width, heads, dropout, scale, norm=norm)
     further = range(layers - 1)
     if init == "cloned":
         return nn.ModuleList([first, *(copy.deepcopy(first) for _ in further)])
-    return nn.ModuleList([first, *(EncoderLayer(width, heads, dropout, scale) for _ in further)])
+    return nn.ModuleList([first, *(EncoderLayer(width, heads, dropout, scale, norm=norm) for _ in further)])
 
 
 class ClsEncoder(nn.Module):
     """Encodes sequences with a learned first token in front; the output at that token stands for the sequence.
 
     Args:
-        width: D. layers: number of `EncoderLayer`s. heads, dropout: of each.
+        width: D. layers: number of `EncoderLayer`s. heads, dropout: of each. norm: of each, "post", or "pre" with a
+        norm of all outputs after the last.
 
     Shape: packed (N, D) -> (n, D), one vector a sequence.
     """
 
-    def __init__(self, width: int, layers: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, layers: int, heads: int, dropout: float, *, norm: Literal["post", "pre"] = "post"
+    ) -> None:
         super().__init__()
         self.token = nn.Parameter(torch.randn(width) * 0.02)
-        self.layers = encoder_layers(width, layers, heads, dropout)
+        self.layers = encoder_layers(width, layers, heads, dropout, norm=norm)
+        self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
 
     def forward(self, packed: Packed) -> Tensor:
         sequences = self._with_token(packed)
         for layer in self.layers[:-1]:
             sequences = layer(sequences)
         first = first_tokens(sequences.layout, sequences.values.device)
-        return self.layers[-1].read(sequences, first[:, None]).squeeze(1)
+        return self.norm(self.layers[-1].read(sequences, first[:, None]).squeeze(1))
 
     def tokens(self, packed: Packed) -> tuple[Tensor, Packed]:
         """The sequence vectors (n, D) and the encoded content tokens (N, D)."""
@@ -148,7 +188,8 @@ class ClsEncoder(nn.Module):
         sequences = joined.packed
         for layer in self.layers:
             sequences = layer(sequences)
-        vectors, content = (sequences.values.index_select(0, where) for where in joined.where)
+        encoded = self.norm(sequences.values)
+        vectors, content = (encoded.index_select(0, where) for where in joined.where)
         return vectors, packed.with_values(content)
 
     def _with_token(self, packed: Packed) -> Packed:

@@ -42,11 +42,7 @@ def test_equal_lengths_need_no_padding_and_long_tails_open_new_groups() -> None:
     assert len(grouping(ragged, torch.device("meta")).groups) == 1  # where launches cost more than padding
 
 
-@pytest.mark.parametrize("lengths", [(1,), (5, 5, 5), (300, 7, 150, 149, 1, 90)])
-def test_layer_equals_torch_reference_on_every_sequence(lengths: tuple[int, ...]) -> None:
-    layer = EncoderLayer(16, 4, dropout=0.0).double()
-    reference = nn.TransformerEncoderLayer(16, 4, 64, dropout=0.0, batch_first=True).double().train()
-    nn.init.normal_(layer.qkv.bias)
+def _copy_weights(layer: EncoderLayer, reference: nn.TransformerEncoderLayer) -> None:
     names = {
         "self_attn.in_proj_": "qkv.",
         "self_attn.out_proj.": "out.",
@@ -58,10 +54,41 @@ def test_layer_equals_torch_reference_on_every_sequence(lengths: tuple[int, ...]
     state = layer.state_dict()
     for theirs, ours in names.items():
         for end in ("weight", "bias"):
-            reference.get_parameter(theirs + end).data.copy_(state[ours + end])
+            if ours + end in state:
+                reference.get_parameter(theirs + end).data.copy_(state[ours + end])
+
+
+@pytest.mark.parametrize("lengths", [(1,), (5, 5, 5), (300, 7, 150, 149, 1, 90)])
+def test_layer_equals_torch_reference_on_every_sequence(lengths: tuple[int, ...]) -> None:
+    layer = EncoderLayer(16, 4, dropout=0.0).double()
+    reference = nn.TransformerEncoderLayer(16, 4, 64, dropout=0.0, batch_first=True).double().train()
+    nn.init.normal_(layer.qkv.bias)
+    _copy_weights(layer, reference)
     packed = _packed(lengths, 16)
     expected = torch.cat([reference(part[None])[0] for part in packed.values.split(lengths)])
     torch.testing.assert_close(layer(packed).values, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre", "none"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_every_kind_of_layer_equals_torch_reference_on_padded_sequences(norm: str, activation: str) -> None:
+    lengths, dtype = (12, 3, 70, 1), torch.float64
+    layer = EncoderLayer(16, 4, dropout=0.0, norm=norm, activation=activation)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    options = {"norm_first": norm != "post", "activation": activation, "batch_first": True}
+    reference = nn.TransformerEncoderLayer(16, 4, 64, dropout=0.0, **options).train()
+    _copy_weights(layer, reference)
+    if norm == "none":
+        reference.norm1 = reference.norm2 = nn.Identity()
+    packed = _packed(lengths, 16)
+    padded = nn.utils.rnn.pad_sequence(packed.values.split(lengths), batch_first=True)
+    padding = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
+    expected = reference.to(dtype)(padded, src_key_padding_mask=padding)[~padding]
+    layer = layer.to(dtype)
+    torch.testing.assert_close(layer(packed).values, expected, atol=1e-12, rtol=0)
+    first = first_tokens(packed.layout, CPU)
+    torch.testing.assert_close(layer.read(packed, first[:, None])[:, 0], expected[first], atol=1e-12, rtol=0)
 
 
 def test_reading_a_few_tokens_equals_the_full_layer_there_in_value_and_gradient() -> None:
@@ -93,11 +120,14 @@ def test_positions_count_within_each_sequence() -> None:
     assert positions(Layout((2, 3), (0, 1)), CPU).tolist() == [0, 1, 0, 1, 2]
 
 
-def test_cls_encoder_pruned_and_full_agree() -> None:
-    encoder, packed = ClsEncoder(8, 2, 2, dropout=0.0).double(), _packed((4, 9), 8)
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_cls_encoder_pruned_and_full_agree(norm: str) -> None:
+    encoder, packed = ClsEncoder(8, 2, 2, dropout=0.0, norm=norm).double(), _packed((4, 9), 8)
     vectors, tokens = encoder.tokens(packed)
     torch.testing.assert_close(encoder(packed), vectors, atol=1e-12, rtol=0)
     assert tokens.values.shape == packed.values.shape
+    everything = torch.cat([vectors, tokens.values])  # ends with a norm, whose initial values do nothing else
+    torch.testing.assert_close(everything.mean(1), torch.zeros(15, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
 def test_grey_patches_equal_a_convolution_over_three_normalised_channels() -> None:
