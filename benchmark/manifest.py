@@ -21,6 +21,7 @@ class DataInfo:
 
     Attributes:
         path: its folder. name: as in captions. fingerprint: hash of its contents. simulated: whether it is made up.
+        profile: the data rules it was prepared by, e.g. "fix" or "ref, death=recorded".
         modalities: which of ehr, cxr, note the data have at all.
         samples: per possible task the number of samples of each part (train, val, test).
         impossible: tasks that the data do not allow, with the reason.
@@ -33,6 +34,7 @@ class DataInfo:
     modalities: Mapping[str, bool]
     samples: Mapping[str, Mapping[str, int]]
     impossible: Mapping[str, str]
+    profile: str = "fix"
 
 
 class _Part(BaseModel):
@@ -55,6 +57,7 @@ class _Manifest(_Part):
     name: str
     fingerprint: str
     simulated: bool
+    profile: str = "fix"
     modalities: dict[str, bool]
     tasks: dict[str, _Task]
     impossible: dict[str, str] = Field(default_factory=dict)
@@ -91,4 +94,5 @@ def read_manifest(path: Path) -> DataInfo:
         modalities=facts.modalities,
         samples={name: task.samples.model_dump() for name, task in facts.tasks.items()},
         impossible=facts.impossible,
+        profile=facts.profile,
     )

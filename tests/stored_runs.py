@@ -30,7 +30,8 @@ def write_run(out: Path, model: str, seed: int, metrics: dict | None, **changes)
         "environment": {"device": changes.get("device", "cpu")},
         "variant": variant,
         "group": group,
-        "data": {"name": "toy 5% cohort", "fingerprint": "f", "simulated": simulated, "samples": {}},
+        "data": {"name": "toy 5% cohort", "fingerprint": "f", "simulated": simulated, "samples": {}}
+        | {"profile": changes.get("profile", "fix")},
         "protocol": {"name": "quick"},
         "encoder": {"key": "k", "name": "tiny_bert", "width": 8},
         "code": {"version": "c" * 64, "commit": None},

@@ -120,7 +120,8 @@ class ResultTable:
         parts = [
             "SIMULATED DATA." if self.simulated else "",
             self.title,
-            f"Test results on {caption['data']['name']}, protocol {caption['protocol']['name']}:",
+            f"Test results on {caption['data']['name']}{_rules(caption['data'])},",
+            f"protocol {caption['protocol']['name']}:",
             f"mean (sample standard deviation) over {len(self.seeds)} seeds ({', '.join(map(str, self.seeds))});"
             if several
             else f"one seed ({', '.join(map(str, self.seeds))});",
@@ -209,6 +210,16 @@ def _within(members: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     ]
     members = members.assign(shown=pd.Series(held, index=members.index, dtype=object))
     return members[[len(tasks) > 0 for tasks in held]]
+
+
+def _rules(data: Mapping[str, Any]) -> str:
+    """The rules by which the data were prepared, unless they are the usual ones.
+
+    >>> _rules({"profile": "ref"}), _rules({"profile": "fix"})
+    (' (data rules: ref)', '')
+    """
+    profile = data.get("profile", "fix")
+    return "" if profile == "fix" else f" (data rules: {profile})"
 
 
 def _epochs(epochs: Mapping[bool, tuple[int, ...]]) -> str:

@@ -58,6 +58,7 @@ def caption_of(plan: Plan, code: Mapping[str, Any]) -> dict[str, Any]:
             "name": plan.data.name,
             "fingerprint": plan.data.fingerprint,
             "simulated": plan.data.simulated,
+            "profile": plan.data.profile,
             "samples": {task: dict(parts) for task, parts in plan.data.samples.items()},
         },
         "protocol": plan.protocol.model_dump(mode="json"),

@@ -195,6 +195,12 @@ def test_runs_give_reason_for_tables_of_their_layout(tmp_path):
     assert set(made("flexcare", tasks=("drg", "ihm"))) == {"table3", "table5"}
 
 
+def test_the_caption_names_data_rules_that_are_not_the_usual_ones(tmp_path):
+    write_run(tmp_path, "mt", 1, ihm(0.8), profile="ref, death=recorded")
+    caption = "on toy 5% cohort (data rules: ref, death=recorded), protocol quick"
+    assert caption in table_of(tmp_path).caption
+
+
 @pytest.mark.parametrize(("width", "blocks"), [(59, 1), (58, 2), (30, 4)])
 def test_the_table_fits_the_terminal(out, width, blocks):
     for model in ("medfuse", "mt", "flexcare"):
