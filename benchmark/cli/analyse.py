@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.cli.options import Data, Group, Out
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,20 +26,9 @@ def analyse_command(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[ANALYSIS]...", help="Default: all that the runs allow.")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder given to `bench run --out`. Default: the same as there."),
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="First digits of a group of runs (see bench table). Default: the newest.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The data set of the runs, for subgroups and robustness. Default: the embedded cohort that was used.",
-        ),
-    ] = None,
+    out: Out = None,
+    group: Group = None,
+    data: Data = None,
     models: Annotated[str | None, typer.Option(help="Names with commas between. Default: all with runs.")] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where robustness predicts again.")] = "auto",
 ) -> None:

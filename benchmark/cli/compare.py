@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from benchmark.cli.options import Group, Out
 
 if TYPE_CHECKING:
     from benchmark.reporting.pairs import Pair
@@ -14,13 +15,8 @@ if TYPE_CHECKING:
 def compare_command(
     first: Annotated[str, typer.Argument(metavar="A", help="A model, or the first signs of a run's folder.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder given to `bench run --out`. Default: the same as there."),
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="First digits of a group of runs (see bench table). Default: the newest.")
-    ] = None,
+    out: Out = None,
+    group: Group = None,
     patterns: Annotated[
         bool, typer.Option("--patterns/--no-patterns", help="Also by which modalities are present.")
     ] = True,

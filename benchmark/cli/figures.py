@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from benchmark.cli.options import Data, Group, Out
 
 
 def figures_command(
@@ -13,20 +14,9 @@ def figures_command(
         list[int] | None,
         typer.Argument(metavar="[4|5|6|7]...", help="Which figures. Default: all that the runs allow."),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder given to `bench run --out`. Default: the same as there."),
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="First digits of a group of runs (see bench table). Default: the newest.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The prepared data set of the runs; Figures 5 and 6 restore models. Default: the embedded cohort.",
-        ),
-    ] = None,
+    out: Out = None,
+    group: Group = None,
+    data: Data = None,
 ) -> None:
     """Draw the paper's figures from finished runs.
 

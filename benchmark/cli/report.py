@@ -7,23 +7,14 @@ from typing import Annotated
 
 import typer
 
+from benchmark.cli.options import Data, Group, Out
+
 
 def report_command(
     page: Annotated[Path, typer.Argument(metavar="OUT.html", help="File to write; an earlier one is replaced.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder given to `bench run --out`. Default: the same as there."),
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="First digits of a group of runs (see bench table). Default: the newest.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The data set of the runs, for the cohort and whatever restores models. Default: the embedded cohort.",
-        ),
-    ] = None,
+    out: Out = None,
+    group: Group = None,
+    data: Data = None,
 ) -> None:
     """Write one page with results, statistics, figures, analyses, cohort and settings; it loads nothing else.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.cli.options import Group, Out
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,19 +19,11 @@ if TYPE_CHECKING:
 
 
 def table_command(
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder given to `bench run --out`. Default: the same as there."),
-    ] = None,
+    out: Out = None,
     published: Annotated[
         bool, typer.Option("--published", help="Put the paper's figures beside, with the difference.")
     ] = False,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            help="First digits of a group of runs; groups differ in data, protocol or code. Default: the newest."
-        ),
-    ] = None,
+    group: Group = None,
     all_metrics: Annotated[
         bool, typer.Option("--all-metrics", help="Also those that the paper's table does not have.")
     ] = False,

@@ -62,7 +62,7 @@ def test_the_grid_is_completed_and_the_table_shown(grid):
     assert f"{runs} runs, {len(kept)} of them finished before" in second.stdout
     assert len(finished(out)) == runs
     assert "SIMULATED DATA" in second.stdout
-    for title in (*(entry.title for entry in registry.models().values()), "ceiling"):
+    for title in (*(entry.title for entry in compared), "ceiling"):
         assert f" {title} " in second.stdout
     for line in second.stdout.splitlines()[-3:]:
         assert Path(line.split(maxsplit=1)[1]).is_file()
