@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import sys
 from pathlib import Path
 
@@ -82,12 +83,7 @@ def test_all_analyses_are_printed_and_written_without_text_or_number_of_a_patien
     assert set(names["subgroups"]["subgroup"]) >= {"female", "male", "another", "Medicare"}
     assert {"FlexCare, 2 tasks"} == {word.strip() for word in printed.out.split("|") if ", 2 tasks" in word}
 
-    links = pd.read_parquet(place / "data" / "private" / "links.parquet")
-    numbers = pd.concat([links[name] for name in ("subject_id", "hadm_id", "stay_id", "study_id")]).dropna()
-    secret = {str(int(number)) for number in numbers if number > 10**5}
-    for run in (place / "out" / "runs").iterdir():
-        stored = pd.read_parquet(run / "predictions.parquet")
-        secret |= set(stored["patient"]) | set(stored["sample"])
+    secret = names_of_patients(place)
     texts = {str(file): file.read_text() for file in (place / "out" / "tables").iterdir()} | {"screen": printed.out}
     for name, text in texts.items():
         words = set(text.replace(",", " ").replace("|", " ").replace("(", " ").split())
@@ -95,6 +91,40 @@ def test_all_analyses_are_printed_and_written_without_text_or_number_of_a_patien
     contents = {str(file): file.read_bytes() for file in (place / "out").rglob("*") if file.is_file()}
     for name, content in (contents | {name: text.encode() for name, text in texts.items()}).items():
         assert TEXT.encode() not in content and VALUE.encode() not in content, name
+
+
+def names_of_patients(place: Path) -> set[str]:
+    """Numbers of MIMIC, and the hashes that stand for them in predictions."""
+    links = pd.read_parquet(place / "data" / "private" / "links.parquet")
+    numbers = pd.concat([links[name] for name in ("subject_id", "hadm_id", "stay_id", "study_id")]).dropna()
+    secret = {str(int(number)) for number in numbers if number > 10**5}
+    for run in (place / "out" / "runs").iterdir():
+        stored = pd.read_parquet(run / "predictions.parquet")
+        secret |= set(stored["patient"]) | set(stored["sample"])
+    return secret
+
+
+def test_the_report_page_has_all_parts_and_nothing_of_a_single_patient(place, capsys):
+    page = place / "report.html"
+    assert call("report", str(page), "--out", str(place / "out"), "--data", str(place / "data")) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"<h2 id=[^>]*>(.*?)</h2>", text)
+    expected = (
+        "Reading",
+        "Results",
+        "Extension task (Table 5)",
+        "Figures of the paper",
+        "Cohort",
+        "Settings and environment",
+    )
+    assert [heading for heading in headings if heading in expected] == list(expected)
+    for part in ("Calibration of test predictions", "Cost beside score", "Test results by group of patients"):
+        assert part in headings
+    assert "Simulated data." in text and "Leakage audit" in text.replace("leakage", "Leakage")
+    words = set(re.split(r"[^0-9A-Za-z]+", text))
+    assert not words & names_of_patients(place)
+    assert TEXT not in text and VALUE not in text
 
 
 def test_a_second_call_reads_what_the_first_kept(place, capsys, monkeypatch):

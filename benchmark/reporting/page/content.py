@@ -105,12 +105,17 @@ def _ranks(stored: Stored, tables: Sequence[ResultTable]) -> Part | None:
 def _analyses(sheets: Iterable[Sheet]) -> list[Part]:
     found = []
     for sheet in sheets:
-        if not len(sheet.shown):
+        if not len(sheet.shown) and not sheet.notes:  # for plotting only
             continue
-        rows = [[Cell(str(value), _key(str(value))) for value in row] for row in sheet.shown.itertuples(index=False)]
+        blocks: list[Block] = [*sheet.notes]
+        if len(sheet.shown):
+            rows = [
+                [Cell(str(value), _key(str(value))) for value in row] for row in sheet.shown.itertuples(index=False)
+            ]
+            words = next((i for i, row in enumerate(zip(*rows, strict=True)) if any(cell.key for cell in row)), 1)
+            blocks.insert(0, Table(list(sheet.shown.columns), rows, max(words, 1), sheet.title))
         title = sheet.title.split(":")[0].split(" on ")[0].removesuffix(" on").rstrip(".")
-        words = next((i for i, row in enumerate(zip(*rows, strict=True)) if any(cell.key for cell in row)), 1)
-        found.append(Part(title, [Table(list(sheet.shown.columns), rows, max(words, 1), sheet.title), *sheet.notes]))
+        found.append(Part(title, blocks))
     return found
 
 
