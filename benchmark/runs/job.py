@@ -21,7 +21,8 @@ class Job:
         label_fraction: share of the training samples that is used.
         redraw_hours: draw the hours of training samples anew in each epoch.
         note_dropout: number of draws of the note encoder's own dropout that training reads in turn; 0: none.
-        initial: id of the job whose final state this one starts from; None: from random values.
+        initial: id of the job whose final state this one starts from; None: from random values. initial_variant: the
+            `variant` of that job, which is the same for all seeds.
         encoder: key of the note encoder; None if the data have no notes.
         data: fingerprint of the prepared data set.
         trace: score all test sets after each task's part of each epoch. The one attribute without influence on the
@@ -46,6 +47,7 @@ class Job:
     plugin: str | None = None
     label_fraction: float = 1.0
     initial: str | None = None
+    initial_variant: str | None = None
     redraw_hours: bool = False
     note_dropout: int = 0
     trace: bool = False
@@ -64,7 +66,7 @@ class Job:
     @property
     def variant(self) -> str:
         """Hash of what the seeds of one table cell have in common."""
-        return digest({**asdict(self), "seed": None, "trace": None})
+        return digest({**asdict(self), "seed": None, "trace": None, "initial": None})
 
     def cost(self, samples: Mapping[str, Mapping[str, int]]) -> int:
         """Rough relative duration: samples seen in training."""

@@ -135,6 +135,7 @@ def make_job(
         note_dropout=min(own.note_dropout, epochs) if encoder and not entry.fits else 0,
         redraw_hours=training.redraw_hours and any(TASKS[task].label_at for task in tasks),
         initial=source.id if source else None,
+        initial_variant=source.variant if source else None,
         trace=config.trace and together,
     )
 

@@ -39,11 +39,14 @@ def test_the_first_training_is_part_of_the_plan_and_of_the_name(config):
         assert sources[seed].tasks == ("ihm", "los", "dec", "phe", "rea", "dia")
         assert sources[seed].label_fraction == 1.0 and carried[seed].label_fraction == 0.01
         assert carried[seed].tasks == ("drg",) and carried[seed].initial == sources[seed].id
+    assert carried[1].variant == carried[2].variant, "seeds of one cell, though each starts from its own run"
     other = replace(settings, protocol=settings.protocol.model_copy(update={"seeds": (1,)}))
     training = other.protocol.training.model_copy(update={"batch_size": 7})
     other = replace(other, protocol=other.protocol.model_copy(update={"training": training}))
     changed = {job.id for job in make_plan(other, other.data, None).jobs}
     assert not changed & {job.id for job in jobs}, "another first training is another job"
+    variants = {job.variant for job in make_plan(other, other.data, None).jobs if job.model == "flexcare-pretrained"}
+    assert variants.isdisjoint({carried[1].variant})
 
 
 def test_there_is_nothing_to_carry_over_to_a_task_of_the_first_training(config):
