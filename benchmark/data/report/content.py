@@ -85,7 +85,7 @@ def _stays(report: dict[str, Any]) -> list[Block]:
         Table(["step", "kept", "dropped", "dropped because"], rows, words=(0, 3)),
         f"{stays['cohort']:,} stays of {stays['patients']:,} patients. Without any event of the 17 channels, and so in "
         f"no time series task: {stays['without_event']:,}.",
-        f"Deaths in hospital {stays['died_in_hospital']:,}, of these in the unit {stays['died_in_icu']:,} and on the "
+        f"Deaths in hospital {stays['died_in_hospital']:,}; in the unit {stays['died_in_icu']:,}; on the "
         f"ward {stays['ward_death']:,}; back within 30 days {stays['readmitted']:,}; death within 30 days of discharge "
         f"{stays['late_death']:,}.",
     ]
