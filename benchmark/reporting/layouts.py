@@ -24,6 +24,7 @@ class Layout:
         models: names that may be columns; None: all. tasks: names that may be rows.
         needs: the table is made if one of these models has runs; None: if any model of `models` has.
         paper: published figures for its cells: task, metric, model, label_fraction, mean, std.
+        notes: sentences below it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Layout:
     tasks: tuple[str, ...]
     paper: pd.DataFrame
     needs: frozenset[str] | None = None
+    notes: tuple[str, ...] = ()
 
     def holds(self, model: str, task: str) -> bool:
         """Whether a run of `model` on `task` belongs into the table."""
@@ -63,11 +65,28 @@ def layouts(entries: Mapping[str, ModelEntry], known: Iterable[str]) -> tuple[La
     table3 = _paper("table3")
     return (
         Layout("table3", "", main, six, table3),
-        Layout("ablation", "Ablations (the variants of Figure 4).", variants | originals, six, table3, variants),
+        Layout(
+            "ablation", "Ablations (Table 4 and Figure 4).", variants | originals, six, table3, variants, (_removed(),)
+        ),
         Layout("table5", "Extension task (Table 5).", None, further, _paper("table5")),
         Layout("table6", "Task token (Table 6).", compared, six, _paper("table6"), compared & variants),
         Layout("references", "Simple references.", of("reference", "table3"), six, table3, of("reference")),
     )
+
+
+def _removed() -> str:
+    """What the paper's ablations are made of, from its Table 4.
+
+    >>> _removed()[:73]
+    'Parts of the variants (Table 4). a: none of combinations, decorrelation, '
+    """
+    table = published("table4")
+    parts = ("combinations", "decorrelation", "experts")
+    said = []
+    for row in table.itertuples():
+        held = [part for part in parts if getattr(row, part)]
+        said.append(f"{row.name}: {', '.join(held) or 'none of ' + ', '.join(parts)}")
+    return f"Parts of the variants (Table 4). {'; '.join(said)}."
 
 
 def _paper(table: str) -> pd.DataFrame:

@@ -175,7 +175,7 @@ def build_table(
         rows = with_intervals(rows, chosen, resamples)
     seeds = tuple(sorted({int(seed) for frame in chosen.values() for seed in frame["seed"]}))
     all_notes = [*left_out, *_gaps(rows, titles, len(seeds)), *_failures(failed, titles)]
-    all_notes += [*coupling_notes(chosen, columns, titles), *device_notes(chosen)]
+    all_notes += [*layout.notes, *coupling_notes(chosen, columns, titles), *device_notes(chosen)]
     if paper is not None:
         all_notes += paper_notes(rows, paper, bool(group.caption["data"]["simulated"]))
     epochs = {
