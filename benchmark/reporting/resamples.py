@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import pandas as pd
 
 from benchmark.errors import UserError
 from benchmark.evaluation.resampling import patient_weights, resampled
+from benchmark.files import replacing
 from benchmark.runs.folder import runs_folder
 from benchmark.runs.groups import RunGroup
 from benchmark.tasks import TASKS
@@ -175,9 +175,5 @@ def _compute(
         classes = task.classes or tuple(map(str, range(found.probability.shape[1])))
         results = resampled(task.metrics, task.kind, classes, found.y, found.known, found.probability, rows, weights)
         arrays |= {f"{name}/{metric}": values for metric, values in results.items()}
-    target = _file(out, run)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{run}-")
-    with os.fdopen(descriptor, "wb") as stream:
+    with replacing(_file(out, run)) as stream:
         np.savez(stream, **arrays)
-    os.replace(temporary, target)

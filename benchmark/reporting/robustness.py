@@ -7,8 +7,6 @@ What a run gave is kept, so that a call that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ import pandas as pd
 from benchmark.code_version import code_version
 from benchmark.evaluation.comparison import Estimate, difference, score
 from benchmark.evaluation.resampling import patient_weights, resampled
+from benchmark.files import replacing
 from benchmark.reporting.names import metric_title, number, task_title
 from benchmark.reporting.resamples import Progress
 from benchmark.reporting.sheets import Sheet, figures, interval, printed
@@ -86,11 +85,8 @@ def _scores(
     except (OSError, ValueError, KeyError, BadZipFile):
         pass  # not made yet, or cut short: made now
     arrays = _swept(out, run, tasks, data, device, resamples)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{run}-")
-    with os.fdopen(descriptor, "wb") as stream:
+    with replacing(file) as stream:
         np.savez(stream, **{_MADE_WITH: np.array(made_with)}, **arrays)
-    os.replace(temporary, file)
     return arrays
 
 

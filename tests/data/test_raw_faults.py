@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,18 +25,6 @@ LABS = "mimic-iv/hosp/labevents"
 NOTES = "mimic-note/note/discharge"
 METADATA = "mimic-cxr/mimic-cxr-2.0.0-metadata"
 CHEXPERT = "mimic-cxr/mimic-cxr-2.0.0-chexpert"
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("sound")
-    small_hospital().write(root, compress=False)
-    return root
-
-
-@pytest.fixture
-def root(sound, tmp_path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "raw"))
 
 
 def paths(root: Path) -> dict[str, Path]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-from raw_files import small_hospital
 
 from benchmark.data.prepare import prepare
 from benchmark.data.raw import RawMimic, batches, collect
@@ -21,18 +19,6 @@ DIAGNOSES = "mimic-iv/hosp/diagnoses_icd"
 LABS = "mimic-iv/hosp/labevents"
 NOTES = "mimic-note/note/discharge"
 METADATA = "mimic-cxr/mimic-cxr-2.0.0-metadata"
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("sound")
-    small_hospital().write(root, compress=False)
-    return root
-
-
-@pytest.fixture
-def root(sound, tmp_path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "raw"))
 
 
 def paths(root: Path) -> dict[str, Path]:

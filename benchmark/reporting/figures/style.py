@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from benchmark.files import replace_text
+from benchmark.files import replace_text, replacing
 from benchmark.reporting.names import number
 from benchmark.tasks import TASKS
 
@@ -152,7 +150,8 @@ def write(drawn: Drawn, folder: Path) -> list[Path]:
             drawn.figure.set_layout_engine("none")
         for ending, metadata in _FORMATS.items():
             files.append(folder / f"{stem}.{ending}")
-            _picture(drawn.figure, files[-1], ending, metadata)
+            with replacing(files[-1]) as stream:
+                drawn.figure.savefig(stream, format=ending, dpi=300, metadata=metadata)
     facts = {"data": drawn.facts.data, "simulated": drawn.facts.simulated, "protocol": drawn.facts.protocol}
     for name, table in drawn.tables.items():
         files.append(folder / (f"{stem}-{name}.csv" if name else f"{stem}.csv"))
@@ -161,15 +160,3 @@ def write(drawn: Drawn, folder: Path) -> list[Path]:
     files.append(folder / f"{stem}.txt")
     replace_text(files[-1], drawn.caption + "\n")
     return files
-
-
-def _picture(figure: Figure, target: Path, ending: str, metadata: dict[str, None]) -> None:
-    """Writes aside, then renames."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            figure.savefig(stream, format=ending, dpi=300, metadata=metadata)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
