@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.contract import MODALITIES, Head, Layout, Packed
-from models.ragged import on_device
+from models.layout import on_device
 
 LayerKind = Literal["shared", "original"]
 """Encoder layers of a baseline: those that all models of the comparison share, or those of the baseline's authors."""
@@ -38,28 +38,6 @@ def check_depth(name: str, layer: int, layers: int) -> None:
     """Refuses the number of a layer that an encoder of `layers` layers does not have; numbers start at 0."""
     if not 0 <= layer < layers:
         raise ValueError(f"{name} {layer}; allowed are 0 to {layers - 1} with {layers} layers")
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
-def sequence_numbers(layout: Layout, device: torch.device) -> Tensor:
-    """(N,) number of the sequence that each packed token belongs to."""
-    return on_device(np.repeat(np.arange(len(layout)), layout.lengths), device)
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
-def sequence_lengths(layout: Layout, device: torch.device) -> Tensor:
-    """(n,) number of tokens of each sequence."""
-    return on_device(layout.lengths, device)
-
-
-def token_means(packed: Packed) -> Tensor:
-    """Mean token of each sequence: packed (N, D) -> (n, D)."""
-    layout, values = packed.layout, packed.values
-    total = values.new_zeros(len(layout), values.shape[1])
-    total = total.index_add(0, sequence_numbers(layout, values.device), values)
-    return total / sequence_lengths(layout, values.device).to(values.dtype)[:, None]
 
 
 @lru_cache(maxsize=64)

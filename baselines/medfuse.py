@@ -35,12 +35,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.common import only_head, primary_first, token_means
+from baselines.common import only_head, primary_first
 from models.checks import check_choice, check_count, check_rate
 from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed, Readout
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder
-from models.ragged import join, on_device, row_index, unit_layout
+from models.layout import on_device
+from models.ragged import join, row_index, token_means, unit_layout
 
 Pool = Literal["cls", "mean"]
 Order = Literal["primary", "fixed"]

@@ -40,7 +40,7 @@ from models.checks import check_choice, check_count
 from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed
 from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
-from models.ragged import join, repeat_token, row_index
+from models.ragged import join, prepend, repeat_token, row_index
 
 ReadOut = Literal["mean", "primary", "learned", "logit_mean"]
 Classifier = Literal["linear", "mlp"]
@@ -188,7 +188,7 @@ class MMF(nn.Module):
     def open_stream(self, m: int, content: Packed) -> Stream:
         """The m-th modality's sequences [class token; content] before the first layer: (N_m, D) -> (n + N_m, D)."""
         rows = content.layout.rows
-        joined = join([repeat_token(self.cls[m], rows), content])
+        joined = prepend(repeat_token(self.cls[m], content.layout), content)
         return Stream(m, joined.packed, self.streams[m], joined.where[0], row_index(rows, content.values.device))
 
     def join_bottlenecks(self, streams: Sequence[Stream]) -> list[Stream]:

@@ -37,7 +37,8 @@ from models.checks import check_choice, check_count
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
 from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
-from models.ragged import first_tokens, join, on_device, row_index, unit_layout
+from models.layout import on_device
+from models.ragged import first_tokens, join, row_index, unit_layout
 
 SubsetTasks = Literal["off", "all", "one"]
 SUBSETS = 2 ** len(MODALITIES) - 1

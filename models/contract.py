@@ -9,20 +9,40 @@ Legend of axis letters used in `models/` and `baselines/`:
     R  rows routed to experts          E  experts
 
 Samples that lack a modality take no part in it: sequences are kept **packed**, the tokens of one sample after those of
-another, without padding and without filler for the absent. `present` is the only source of truth about absence.
+another, without padding and without filler for the absent. `present` is the only source of truth about absence. Where
+shapes must not change from batch to batch, the same tokens lie in slots of fixed room (`models/layout.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from models.checks import check_choice, check_count, check_rate
+from models.layout import Layout, Packed, Slots
+
+__all__ = [
+    "Batch",
+    "Dimensions",
+    "Estimator",
+    "Films",
+    "Head",
+    "Layout",
+    "Loaded",
+    "MODALITIES",
+    "ModelEntry",
+    "Output",
+    "Packed",
+    "Readout",
+    "Slots",
+    "Staged",
+    "Supported",
+    "count_parameters",
+]
 
 MODALITIES = ("ehr", "cxr", "note")
 """Order of the modality axis everywhere: ICU time series, chest film, note text."""
@@ -33,60 +53,15 @@ Group = Literal["table3", "ablation", "reference", "preset", "extension"]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How packed tokens belong to samples: sequence i has `lengths[i]` tokens and belongs to batch row `rows[i]`.
+class Films:
+    """Chest films of the samples that own one: `pixels` (n, H, W), grey values in [0, 1].
 
-    `lengths` and `rows` live in host memory, so that shapes never have to be read back from a device.
+    `rows` (n,) says whose they are, as in `Layout`; for a fixed batch as in `Slots`, and then `joint` is as there too.
     """
 
-    lengths: tuple[int, ...]
-    rows: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.lengths) != len(self.rows):
-            raise ValueError(f"{len(self.lengths)} lengths for {len(self.rows)} rows; each sequence needs both")
-        if any(length < 1 for length in self.lengths):
-            raise ValueError(f"lengths {self.lengths}: a sequence has at least one token; leave absent samples out")
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def tokens(self) -> int:
-        return sum(self.lengths)
-
-    @cached_property
-    def offsets(self) -> tuple[int, ...]:
-        """Index of each sequence's first token."""
-        total, starts = 0, []
-        for length in self.lengths:
-            starts.append(total)
-            total += length
-        return tuple(starts)
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Packed sequences: `values` (N, F) holds the tokens of `layout`'s sequences end to end."""
-
-    values: Tensor
-    layout: Layout
-
-    def __post_init__(self) -> None:
-        if self.values.shape[0] != self.layout.tokens:
-            raise ValueError(f"{self.values.shape[0]} tokens where the layout counts {self.layout.tokens}")
-
-    def with_values(self, values: Tensor) -> Packed:
-        """The same sequences with other token values, (N, any)."""
-        return Packed(values, self.layout)
-
-
-@dataclass(frozen=True)
-class Films:
-    """Chest films of the samples that own one: `pixels` (n, H, W), grey values in [0, 1]; `rows` as in `Layout`."""
-
     pixels: Tensor
-    rows: tuple[int, ...]
+    rows: tuple[int, ...] | Tensor
+    joint: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from models.contract import Packed
 from models.encoder import CombinationEncoder
 from models.layers import EncoderLayer
+from models.layout import on_device
 from models.mask import COMBINATIONS, SINGLES, Mask
-from models.ragged import on_device
 
 
 def pad_by_row(stream: Packed, size: int) -> tuple[Tensor, Tensor]:

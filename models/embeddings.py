@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.contract import MODALITIES, Batch, Dimensions, Films, Layout, Packed, PositionInit
+from models.contract import MODALITIES, Batch, Dimensions, Films, Layout, Packed, PositionInit, Slots
 from models.ragged import positions
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -69,7 +69,14 @@ class FilmEmbedding(nn.Module):
         side = self.side // self.patch
         patches = films.pixels.view(n, side, self.patch, side, self.patch).transpose(2, 3).reshape(n * self.tokens, -1)
         tokens = F.linear(patches, grey, bias).view(n, self.tokens, -1) + self.position[: self.tokens]
-        return Packed(tokens.flatten(0, 1), Layout((self.tokens,) * n, films.rows))
+        return Packed(tokens.flatten(0, 1), self._layout(films))
+
+    def _layout(self, films: Films) -> Layout | Slots:
+        lengths = (self.tokens,) * len(films.pixels)
+        if isinstance(films.rows, tuple):
+            return Layout(lengths, films.rows)
+        size = len(films.joint)
+        return Slots(lengths, films.rows, self.tokens * (films.rows < size), size, films.joint)
 
 
 class UnimodalEmbeddings(nn.Module):

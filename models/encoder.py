@@ -15,15 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.contract import MODALITIES, Layout, Packed
-from models.layers import AttentionScale, EncoderLayer, LayerInit, encoder_layers
+from models.contract import MODALITIES, Layout, Packed, Slots
+from models.layers import AttentionScale, EncoderLayer, LayerInit, encoder_layers, full_precision
+from models.layout import on_device
 from models.mask import SINGLES, Mask
-from models.ragged import Group, Grouping, grouping, on_device
+from models.ragged import Group, Grouping, beside, grouping, rows_of, rows_or_beyond
+from models.slots import Group as SlotGroup
+from models.slots import Grouping as SlotGrouping
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,14 @@ class ReadingPlan:
         readers: S. per_sequence: Q.
         layout: all modalities' sequences. grouping: their groups of similar length. sizes: sequences in each group.
         asking: (n * Q,) reader, among B * S, behind each query.
-        target: (n * Q,) place of each partial result among B * S * M.
+        target: (n * Q,) place of each partial result among (B + 1) * S * M; the last row is that of nobody.
         hidden: (B, 1, S, S) bool, True where one reader must not see another.
     """
 
     readers: int
     per_sequence: int
-    layout: Layout
-    grouping: Grouping
+    layout: Layout | Slots
+    grouping: Grouping | SlotGrouping
     sizes: tuple[int, ...]
     asking: Tensor
     target: Tensor
@@ -52,8 +56,14 @@ class ReadingPlan:
 
 
 def check_presence(streams: Sequence[Packed | None], size: int) -> None:
-    """Refuses a batch of `size` samples one of which has no sequence at all."""
-    absent = set(range(size)).difference(*(stream.layout.rows for stream in streams if stream is not None))
+    """Refuses a packed batch of `size` samples one of which has no sequence at all.
+
+    Of a fixed batch the device alone knows; who puts samples into slots sees to it.
+    """
+    layouts = [stream.layout for stream in streams if stream is not None]
+    if any(isinstance(layout, Slots) for layout in layouts):
+        return
+    absent = set(range(size)).difference(*(layout.rows for layout in layouts))
     if absent:
         rows = sorted(absent)
         raise ValueError(f"samples at batch rows {rows} own no modality; each needs one of {', '.join(MODALITIES)}")
@@ -65,32 +75,33 @@ def plan_reading(streams: Sequence[Packed | None], present: Tensor, mask: Mask) 
     Raises:
         ValueError: if a sample owns no modality at all.
     """
-    owned = [(m, stream.layout) for m, stream in enumerate(streams) if stream is not None]
-    rows = tuple(row for _, layout in owned for row in layout.rows)
-    modality = [m for m, layout in owned for _ in layout.rows]
     check_presence(streams, present.shape[0])
-    size, readers_of = mask.specials, [mask.readers_of(m) for m in range(SINGLES)]
-    layout = Layout(tuple(length for _, part in owned for length in part.lengths), rows)
-    device = present.device
+    layouts = {m: stream.layout for m, stream in enumerate(streams) if stream is not None}
+    layout, device, size = beside(list(layouts.values())), present.device, mask.specials
+    counts = tuple(len(layouts.get(m, ())) for m in range(SINGLES))
+    readers, places = _readers(mask, counts, device)  # (n, Q) each
     groups = grouping(layout, device)
-    order = torch.cat([group.sequences for group in groups.groups])
-    asking = [[row * size + reader for reader in readers_of[m]] for m, part in owned for row in part.rows]
-    target = [[reader * SINGLES + m for reader in readers] for readers, m in zip(asking, modality, strict=True)]
-    both = on_device([asking, target], device).index_select(1, order)  # (2, n, Q)
+    asking = groups.split(rows_of(layout, device)[:, None] * size + readers)
+    target = groups.split(rows_or_beyond(layout, device)[:, None] * (size * SINGLES) + places)
     return ReadingPlan(
         readers=size,
-        per_sequence=len(readers_of[0]),
+        per_sequence=readers.shape[1],
         layout=layout,
         grouping=groups,
-        sizes=tuple(len(group.sequences) for group in groups.groups),
-        asking=both[0].flatten(),
-        target=both[1].flatten(),
+        sizes=tuple(map(len, asking)),
+        asking=torch.cat(asking).flatten(),
+        target=torch.cat(target).flatten(),
         hidden=~mask.visible(present)[:, None, :size, :size],
     )
 
 
-def _full_precision(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+def _readers(mask: Mask, counts: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(n, Q) readers of each sequence, `counts` sequences of each modality; and their places among S * M."""
+    modality = [m for m, count in enumerate(counts) for _ in range(count)]
+    readers = on_device([mask.readers_of(m) for m in modality], device)
+    return readers, readers * SINGLES + on_device(modality, device)[:, None]
 
 
 class CombinationEncoder(nn.Module):
@@ -157,8 +168,9 @@ class CombinationEncoder(nn.Module):
         of_streams, of_readers = layer.qkv(tokens).split([plan.layout.tokens, len(tokens) - plan.layout.tokens])
         questions = _questions(layer, of_readers, plan)
         mixed, partials = [], []
-        for group, question in zip(plan.grouping.groups, questions, strict=True):
-            q, k, v = layer.split_heads(group.pad(of_streams), 3)
+        groups, padded = plan.grouping.groups, plan.grouping.pad(of_streams)
+        for group, question, tokens_of_group in zip(groups, questions, padded, strict=True):
+            q, k, v = layer.split_heads(tokens_of_group, 3)
             mixed.append(layer.merge_heads(layer.attend(q, k, v, group.keys)))
             partials.append(_read_group(layer, question, k, v, group))
         read = _merge(layer, of_readers, partials, plan)
@@ -169,9 +181,10 @@ class CombinationEncoder(nn.Module):
         streams, readers = tokens.split([plan.layout.tokens, len(tokens) - plan.layout.tokens])
         of_readers = layer.qkv(readers)
         keys_values = F.linear(streams, layer.qkv.weight[self.width :], layer.qkv.bias[self.width :])
-        partials = []
-        for group, question in zip(plan.grouping.groups, _questions(layer, of_readers, plan), strict=True):
-            k, v = layer.split_heads(group.pad(keys_values), 2)
+        partials, questions = [], _questions(layer, of_readers, plan)
+        groups, padded = plan.grouping.groups, plan.grouping.pad(keys_values)
+        for group, question, tokens_of_group in zip(groups, questions, padded, strict=True):
+            k, v = layer.split_heads(tokens_of_group, 2)
             partials.append(_read_group(layer, question, k, v, group))
         return layer.finish(readers, _merge(layer, of_readers, partials, plan))
 
@@ -179,22 +192,24 @@ class CombinationEncoder(nn.Module):
 def _questions(layer: EncoderLayer, of_readers: Tensor, plan: ReadingPlan) -> tuple[Tensor, ...]:
     """Queries of the readers (B * S, 3D) for each group: (n, heads, Q, D/heads), scaled."""
     asked = of_readers[:, : layer.width].index_select(0, plan.asking).view(-1, plan.per_sequence, layer.width)
-    (heads,) = layer.split_heads(_full_precision(asked) * layer.scale, 1)
+    (heads,) = layer.split_heads(full_precision(asked) * layer.scale, 1)
     return heads.split(plan.sizes)
 
 
-def _read_group(layer: EncoderLayer, q: Tensor, k: Tensor, v: Tensor, group: Group) -> tuple[Tensor, Tensor]:
+def _read_group(
+    layer: EncoderLayer, q: Tensor, k: Tensor, v: Tensor, group: Group | SlotGroup
+) -> tuple[Tensor, Tensor]:
     """Readers' attention within sequences: log-sum-exp of scores (n, heads, Q, 1), mixed values (n, heads, Q, D/heads).
 
     Dropout falls on the probabilities within the sequence. Times the sequence's weight in `_merge`, these are the
     probabilities of the whole row, so it is dropout on the whole row.
     """
     with torch.autocast(q.device.type, enabled=False):
-        scores = q @ _full_precision(k).transpose(-1, -2)
+        scores = q @ full_precision(k).transpose(-1, -2)
         if group.allowed is not None:
             scores = scores.masked_fill(~group.allowed[:, None, None, :], -torch.inf)
         total = torch.logsumexp(scores, -1, keepdim=True)
-        return total, layer.drop(torch.exp(scores - total)) @ _full_precision(v)
+        return total, layer.drop(torch.exp(scores - total)) @ full_precision(v)
 
 
 def _merge(
@@ -202,15 +217,15 @@ def _merge(
 ) -> Tensor:
     """Puts the readers' softmax together: their queries, keys, values (B * S, 3D) and partial results -> (B * S, D)."""
     size = plan.hidden.shape[0]
-    q, k, v = layer.split_heads(_full_precision(of_readers).view(size, plan.readers, -1), 3)  # (B, heads, S, D/heads)
+    q, k, v = layer.split_heads(full_precision(of_readers).view(size, plan.readers, -1), 3)  # (B, heads, S, D/heads)
     with torch.autocast(q.device.type, enabled=False):
         among = (q @ k.transpose(-1, -2)) * layer.scale
         among = among.masked_fill(plan.hidden, -torch.inf)  # (B, heads, S, S)
         totals = torch.cat([total for total, _ in partials]).transpose(1, 2).flatten(0, 1)  # (n * Q, heads, 1)
         mixes = torch.cat([mix for _, mix in partials]).transpose(1, 2).flatten(0, 1)  # (n * Q, heads, D/heads)
-        places = size * plan.readers * SINGLES
-        totals = totals.new_full((places, *totals.shape[1:]), -torch.inf).index_copy(0, plan.target, totals)
-        mixes = mixes.new_zeros(places, *mixes.shape[1:]).index_copy(0, plan.target, mixes)
+        places, real = (size + 1) * plan.readers * SINGLES, size * plan.readers * SINGLES
+        totals = totals.new_full((places, *totals.shape[1:]), -torch.inf).index_copy(0, plan.target, totals)[:real]
+        mixes = mixes.new_zeros(places, *mixes.shape[1:]).index_copy(0, plan.target, mixes)[:real]
         totals = totals.view(size, plan.readers, SINGLES, -1).permute(0, 3, 1, 2)  # (B, heads, S, M)
         mixes = mixes.view(size, plan.readers, SINGLES, layer.heads, -1).permute(0, 3, 1, 2, 4)
         # Each reader sees itself, so no row is without a key.

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.contract import Layout, Packed
+from models.contract import Layout, Packed, Slots
 from models.encoder import CombinationEncoder, check_presence
 from models.layers import EncoderLayer
 from models.mask import Mask
-from models.ragged import Grouping, grouping, join
+from models.ragged import Grouping, everyone, grouping, join, put, rows_of, take
+from models.slots import Grouping as SlotGrouping
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,17 @@ class JointPlan:
 
     Attributes:
         tokens: (N, D), each sample's special tokens followed by its modalities' tokens.
+        layout: of the joint sequences.
         special: (B * S,) positions of the special tokens. content: for each modality (N_m,) positions of its tokens.
         grouping: groups of similar length.
         biases: for each group (n, 1, L, L), what is added to the scores of [query, key].
     """
 
     tokens: Tensor
+    layout: Layout | Slots
     special: Tensor
     content: tuple[Tensor | None, ...]
-    grouping: Grouping
+    grouping: Grouping | SlotGrouping
     biases: tuple[Tensor, ...]
 
 
@@ -44,8 +47,9 @@ def plan_joint(readers: Tensor, streams: Sequence[Packed | None], present: Tenso
     """Joins special tokens (B, S, D) and the modalities' tokens; arguments as in `CombinationEncoder.forward`."""
     size, count = readers.shape[:2]
     check_presence(streams, size)
-    special = [Packed(readers.flatten(0, 1), Layout((count,) * size, tuple(range(size))))] if count else []
-    parts = [*special, *(stream for stream in streams if stream is not None)]
+    owned = [stream for stream in streams if stream is not None]
+    special = [Packed(readers.flatten(0, 1), everyone(size, owned[0].layout, count))] if count else []
+    parts = [*special, *owned]
     numbers = [torch.arange(count, device=readers.device).repeat(size)] if count else []
     numbers += [
         torch.full((stream.layout.tokens,), count + m, device=readers.device)
@@ -55,18 +59,20 @@ def plan_joint(readers: Tensor, streams: Sequence[Packed | None], present: Tenso
     joined = join(parts)
     kinds = join([part.with_values(kind[:, None]) for part, kind in zip(parts, numbers, strict=True)]).packed.values
     plan = grouping(joined.packed.layout, readers.device)
-    table = mask.bias(present, readers.dtype)  # (B, K, K)
+    # (B, K, K), in the order of the joint sequences
+    table = mask.bias(present, readers.dtype).index_select(0, rows_of(joined.packed.layout, readers.device))
     biases = []
-    for group in plan.groups:
-        kind = group.pad(kinds).squeeze(-1)  # (n, L)
-        bias = table[group.sequences[:, None, None], kind[:, :, None], kind[:, None, :]]  # (n, L, L)
+    for group, kind, own in zip(plan.groups, plan.pad(kinds), plan.split(table), strict=True):
+        kind = kind.squeeze(-1)  # (n, L)
+        sample = torch.arange(len(kind), device=readers.device)[:, None, None]
+        bias = own[sample, kind[:, :, None], kind[:, None, :]]  # (n, L, L)
         if group.allowed is not None:
             bias = bias.masked_fill(~group.allowed[:, None, :], -torch.inf)
         biases.append(bias[:, None])
     where = iter(joined.where)
     positions = next(where) if count else kinds.new_zeros(0)
     content = tuple(None if stream is None else next(where) for stream in streams)
-    return JointPlan(joined.packed.values, positions, content, plan, tuple(biases))
+    return JointPlan(joined.packed.values, joined.packed.layout, positions, content, plan, tuple(biases))
 
 
 class JointEncoder(CombinationEncoder):
@@ -100,8 +106,8 @@ class JointEncoder(CombinationEncoder):
 
     def _layer(self, layer: EncoderLayer, tokens: Tensor, plan: JointPlan) -> Tensor:
         qkv, mixed = layer.qkv(tokens), []
-        for group, bias in zip(plan.grouping.groups, plan.biases, strict=True):
-            q, k, v = layer.split_heads(group.pad(qkv), 3)  # (n, heads, L, D/heads)
+        for padded, bias in zip(plan.grouping.pad(qkv), plan.biases, strict=True):
+            q, k, v = layer.split_heads(padded, 3)  # (n, heads, L, D/heads)
             mixed.append(layer.merge_heads(layer.attend(q, k, v, bias)))
         return layer.finish(tokens, plan.grouping.unpad(mixed))
 
@@ -111,9 +117,11 @@ class JointEncoder(CombinationEncoder):
         queries = F.linear(special, layer.qkv.weight[: self.width], layer.qkv.bias[: self.width])
         queries = queries.view(-1, self.mask.specials, self.width)  # (B, S, D)
         keys_values = F.linear(tokens, layer.qkv.weight[self.width :], layer.qkv.bias[self.width :])  # (N, 2D)
+        asked = plan.grouping.split(take(queries, plan.layout))
         mixed = []
-        for group, bias in zip(plan.grouping.groups, plan.biases, strict=True):
-            (q,) = layer.split_heads(queries.index_select(0, group.sequences), 1)
-            k, v = layer.split_heads(group.pad(keys_values), 2)
+        for own, padded, bias in zip(asked, plan.grouping.pad(keys_values), plan.biases, strict=True):
+            (q,) = layer.split_heads(own, 1)
+            k, v = layer.split_heads(padded, 2)
             mixed.append(layer.merge_heads(layer.attend(q, k, v, bias[:, :, : self.mask.specials])))
-        return layer.finish(special, plan.grouping.restore(mixed).flatten(0, 1))
+        of_rows = put(torch.zeros_like(queries), plan.layout, plan.grouping.restore(mixed))  # (B, S, D)
+        return layer.finish(special, of_rows.flatten(0, 1))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.contract import Packed
-from models.ragged import first_tokens, grouping, join, repeat_token
+from models.noise import dropout
+from models.ragged import first_tokens, grouping, prepend, repeat_token
 
 AttentionScale = Literal["head", "model"]
 LayerInit = Literal["independent", "cloned"]
@@ -74,8 +75,8 @@ class EncoderLayer(nn.Module):
         """Queries, keys, values (N, 3D) -> mixed values (N, D), before the output projection."""
         plan = grouping(qkv.layout, qkv.values.device)
         mixed = []
-        for group in plan.groups:
-            q, k, v = self.split_heads(group.pad(qkv.values), 3)
+        for group, padded in zip(plan.groups, plan.pad(qkv.values), strict=True):
+            q, k, v = self.split_heads(padded, 3)
             mixed.append(self.merge_heads(self.attend(q, k, v, group.keys)))
         return plan.unpad(mixed)
 
@@ -95,9 +96,9 @@ class EncoderLayer(nn.Module):
         queries = F.linear(self.enter(seen), weight_q, bias_q)
         keys_values = F.linear(self.enter(packed.values), weight_kv, bias_kv)  # (N, 2D)
         mixed = []
-        for group in plan.groups:
-            (q,) = self.split_heads(queries if plan.order is None else queries.index_select(0, group.sequences), 1)
-            k, v = self.split_heads(group.pad(keys_values), 2)
+        for group, asked, padded in zip(plan.groups, plan.split(queries), plan.pad(keys_values), strict=True):
+            (q,) = self.split_heads(asked, 1)
+            k, v = self.split_heads(padded, 2)
             mixed.append(self.merge_heads(self.attend(q, k, v, group.keys)))
         return self.finish(seen, plan.restore(mixed))
 
@@ -106,8 +107,13 @@ class EncoderLayer(nn.Module):
 
         `mask` (n, 1, 1 or Q, L): which keys are allowed (bool), or what is added to the scores. Every row has a key.
         """
-        dropout = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=self.scale)
+        if not (self.training and self.dropout):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        with torch.autocast(q.device.type, enabled=False):
+            scores = full_precision(q) @ full_precision(k).transpose(-1, -2) * self.scale
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+            return (self.drop(scores.softmax(-1)) @ full_precision(v)).to(v.dtype)
 
     def split_heads(self, values: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(n, L, parts * D) -> `parts` tensors (n, heads, L, D/heads)."""
@@ -134,7 +140,12 @@ class EncoderLayer(nn.Module):
         return self.drop(self.contract(self.drop(self.activation(self.expand(hidden)))))
 
     def drop(self, values: Tensor) -> Tensor:
-        return F.dropout(values, self.dropout, self.training)
+        return dropout(values, self.dropout, self.training)
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """Values of half precision in float32, others as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def encoder_layers(
@@ -184,7 +195,7 @@ class ClsEncoder(nn.Module):
 
     def tokens(self, packed: Packed) -> tuple[Tensor, Packed]:
         """The sequence vectors (n, D) and the encoded content tokens (N, D)."""
-        joined = join([repeat_token(self.token, packed.layout.rows), packed])
+        joined = prepend(repeat_token(self.token, packed.layout), packed)
         sequences = joined.packed
         for layer in self.layers:
             sequences = layer(sequences)
@@ -193,4 +204,4 @@ class ClsEncoder(nn.Module):
         return vectors, packed.with_values(content)
 
     def _with_token(self, packed: Packed) -> Packed:
-        return join([repeat_token(self.token, packed.layout.rows), packed]).packed
+        return prepend(repeat_token(self.token, packed.layout), packed).packed

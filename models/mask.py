@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from models.contract import MODALITIES
-from models.ragged import on_device
+from models.layout import on_device
 
 COMBINATIONS = (
     (True, False, False),
@@ -93,27 +93,39 @@ class Mask:
 
     def visible(self, present: Tensor) -> Tensor:
         """(B, M) presence -> (B, K, K) bool, [query, key]: the paper's mask over kinds of tokens."""
-        size, s = len(present), self.specials
-        seen = torch.eye(s + SINGLES, dtype=torch.bool, device=present.device).repeat(size, 1, 1)
-        if self.modalities_meet:
-            seen[:, s:, s:] = True
-        for m in range(SINGLES):
-            seen[:, self.readers_of(m), s + m] = True
-        if self.task and self.combinations:
-            several = complete_combinations(present)[:, SINGLES:] | self.task_sees_incomplete
-            seen[:, 0, self.first : s] = torch.cat([present, several], 1)
-        seen[:, :, s:] &= present[:, None, :]
-        return seen
+        always = torch.ones_like(present[:, :1])  # (B, 1)
+        keys = torch.cat([always.expand(-1, self.specials), present], 1)  # (B, K): there are no tokens of the absent
+        seen = _of_complete_samples(self, present.device) & keys[:, None]
+        if not (self.task and self.combinations):
+            return seen
+        several = complete_combinations(present)[:, SINGLES:] | self.task_sees_incomplete
+        of_task = torch.cat([always, present, several, present], 1)  # (B, K)
+        return torch.cat([of_task[:, None], seen[:, 1:]], 1)
 
     def bias(self, present: Tensor, dtype: torch.dtype) -> Tensor:
         """(B, M) presence -> (B, K, K), what is added to the attention scores of each pair of kinds."""
-        seen, s = self.visible(present), self.specials
-        bias = torch.zeros(seen.shape, dtype=dtype, device=present.device)
+        seen = self.visible(present)
+        bias = (~seen).to(dtype)
         if self.enforced:
-            return bias.masked_fill_(~seen, -torch.inf)
-        bias.masked_fill_(~seen, 1.0)
-        exists = torch.ones(seen.shape[:2], dtype=torch.bool, device=present.device)  # (B, K) keys
-        exists[:, s:] = present
+            return bias.masked_fill(~seen, -torch.inf)
+        always = torch.ones_like(present[:, :1])
+        exists = [always.expand(-1, self.specials), present]  # (B, K) keys
         if self.combinations:
-            exists[:, self.first : self.first + SINGLES] = present
-        return bias.masked_fill_(~exists[:, None, :], -torch.inf)
+            several = len(COMBINATIONS) - SINGLES
+            exists[:1] = [always.expand(-1, self.first), present, always.expand(-1, several)]
+        return bias.masked_fill(~torch.cat(exists, 1)[:, None, :], -torch.inf)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _of_complete_samples(mask: Mask, device: torch.device) -> Tensor:
+    """(K, K) bool: who sees whom in a sample that owns all modalities."""
+    s = mask.specials
+    seen = torch.eye(s + SINGLES, dtype=torch.bool)
+    if mask.modalities_meet:
+        seen[s:, s:] = True
+    for m in range(SINGLES):
+        seen[list(mask.readers_of(m)), s + m] = True
+    if mask.task and mask.combinations:
+        seen[0, mask.first : s] = True
+    return on_device(seen, device)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.noise import normal_like
+
 
 class Mixture(NamedTuple):
     """Result of the experts.
@@ -98,7 +100,7 @@ class MixtureOfExperts(nn.Module):
             logits, sigma = clean, None
             if self.training and self.noise:
                 sigma = F.softplus(tokens @ self.route_noise) + self.noise_floor
-                logits = clean + torch.randn_like(clean) * sigma
+                logits = clean + normal_like(clean) * sigma
             gates = self._gates(logits, complete)
             balance = self._balance(clean, sigma, logits, gates, complete) if self.training else None
         return Mixture(self._apply_experts(tokens, gates), gates, balance)

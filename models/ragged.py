@@ -1,7 +1,9 @@
-"""Packed sequences: joining them, padding them by length groups for attention, and bringing vectors back to batch rows.
+"""What models do with layouts: padding sequences for attention, joining them, moving vectors between sequences and
+batch rows. Works on both forms of a batch (`models/layout.py`).
 
-All index arithmetic happens on the host from `Layout`s, which are values: equal layouts share their index tensors
-through a small cache. Nothing here reads a device tensor, so a step never waits for the device.
+For packed batches all index arithmetic happens on the host from `Layout`s, which are values: equal layouts share their
+index tensors through a small cache. For fixed ones it happens on the device (`models/slots.py`). Neither reads a device
+tensor, so a step never waits for the device.
 """
 
 from __future__ import annotations
@@ -15,17 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.contract import Layout, Packed
+from models import slots
+from models.layout import Layout, Packed, Slots, on_device
 
 GROUP_OVERHEAD = {"cpu": 20_000}
 GROUP_OVERHEAD_ELSEWHERE = 2_000_000
 """Token pairs that may be wasted by padding before another group is opened: what a group's own kernel launches cost,
 by type of device. Elsewhere than on a CPU launches dominate; that number is not measured on a GPU so far."""
-
-
-def on_device(values: np.ndarray | Tensor | Sequence, device: torch.device) -> Tensor:
-    """A tensor of host values on `device`; the host does not wait for the copy, as it would in `torch.tensor`."""
-    return torch.as_tensor(values).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,16 @@ class Grouping:
     inverse: Tensor | None
     order: Tensor | None
 
+    def pad(self, values: Tensor) -> list[Tensor]:
+        """(N, F) -> one (n, L, F) tensor a group."""
+        return [group.pad(values) for group in self.groups]
+
+    def split(self, vectors: Tensor) -> list[Tensor]:
+        """(n, ...), one vector a sequence -> one (n_group, ...) tensor a group."""
+        if self.order is None:
+            return [vectors]
+        return [vectors.index_select(0, group.sequences) for group in self.groups]
+
     def unpad(self, padded: Sequence[Tensor]) -> Tensor:
         """One (n, L, F) tensor a group -> (N, F)."""
         slots = (
@@ -94,10 +102,14 @@ def _cut_points(lengths: np.ndarray, overhead: int) -> list[int]:
     return [*cuts, len(lengths)]
 
 
+def grouping(layout: Layout | Slots, device: torch.device) -> Grouping | slots.Grouping:
+    """Groups of similar length for `layout`, their index tensors on `device`."""
+    return slots.grouping(layout) if isinstance(layout, Slots) else _grouping(layout, device)
+
+
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
-def grouping(layout: Layout, device: torch.device) -> Grouping:
-    """Groups of similar length for `layout`, their index tensors on `device`."""
+def _grouping(layout: Layout, device: torch.device) -> Grouping:
     lengths = np.asarray(layout.lengths)
     offsets = np.asarray(layout.offsets)
     if (lengths == lengths[0]).all():
@@ -127,18 +139,29 @@ def grouping(layout: Layout, device: torch.device) -> Grouping:
     return Grouping(tuple(groups), on_device(inverse, device), on_device(order, device))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
-def positions(layout: Layout, device: torch.device) -> Tensor:
+def _positions(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    return on_device(np.concatenate([np.arange(length) for length in lengths]), device)
+
+
+def positions(layout: Layout | Slots, device: torch.device) -> Tensor:
     """(N,) place of every token within its sequence, from 0."""
-    return on_device(np.concatenate([np.arange(length) for length in layout.lengths]), device)
+    return _positions(layout.lengths, device)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
-def first_tokens(layout: Layout, device: torch.device) -> Tensor:
+def _first_tokens(offsets: tuple[int, ...], device: torch.device) -> Tensor:
+    return on_device(offsets, device)
+
+
+def first_tokens(layout: Layout | Slots, device: torch.device) -> Tensor:
     """(n,) position of every sequence's first token."""
-    return on_device(layout.offsets, device)
+    return _first_tokens(layout.offsets, device)
+
+
+# ------------------------------------------------------------------------------ between sequences and batch rows
 
 
 @lru_cache(maxsize=64)
@@ -148,25 +171,90 @@ def row_index(rows: tuple[int, ...], device: torch.device) -> Tensor:
     return on_device(np.array(rows, np.int64), device)
 
 
+def rows_of(layout: Layout | Slots, device: torch.device) -> Tensor:
+    """(n,) batch row of every sequence; of a slot of nobody, some row."""
+    return slots.some_row(layout) if isinstance(layout, Slots) else row_index(layout.rows, device)
+
+
+def rows_or_beyond(layout: Layout | Slots, device: torch.device) -> Tensor:
+    """(n,) batch row of every sequence; B for a slot of nobody."""
+    return layout.rows if isinstance(layout, Slots) else row_index(layout.rows, device)
+
+
+def owned(layout: Layout | Slots) -> Tensor | None:
+    """(n,) bool, which sequences are somebody's; None: all are."""
+    return layout.used > 0 if isinstance(layout, Slots) else None
+
+
+def take(of_rows: Tensor, layout: Layout | Slots) -> Tensor:
+    """What belongs to each sequence's batch row: (B, ...) -> (n, ...)."""
+    return of_rows.index_select(0, rows_of(layout, of_rows.device))
+
+
+def put(of_rows: Tensor, layout: Layout | Slots, vectors: Tensor) -> Tensor:
+    """`of_rows` (B, ...) with the sequences' vectors (n, ...) in place of those of their batch rows."""
+    vectors = vectors.to(of_rows.dtype)
+    if isinstance(layout, Slots):
+        return slots.put(of_rows, layout, vectors)
+    return of_rows.index_copy(0, rows_of(layout, of_rows.device), vectors)
+
+
+def add(of_rows: Tensor, layout: Layout | Slots, vectors: Tensor) -> Tensor:
+    """`of_rows` (B, ...) plus the sequences' vectors (n, ...) at their batch rows."""
+    if isinstance(layout, Slots):
+        vectors = vectors.masked_fill(slots.spread(layout.used == 0, vectors), 0)
+    return of_rows.index_add(0, rows_of(layout, of_rows.device), vectors)
+
+
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
-def _rows_and_counts(layout: Layout, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(N,) batch row of every token, and (size, 1) number of tokens of every batch row, 1 where it has none."""
-    counts = np.ones((size, 1))
-    counts[list(layout.rows), 0] = layout.lengths
-    return on_device(np.repeat(layout.rows, layout.lengths), device), on_device(counts, device)
+def _owners_and_counts(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(N,) sequence of every token, and (n, 1) number of tokens of every sequence."""
+    owners = np.repeat(np.arange(len(layout)), layout.lengths)
+    return on_device(owners, device), on_device(np.array(layout.lengths, np.float64)[:, None], device)
+
+
+def token_means(packed: Packed) -> Tensor:
+    """Mean token of each sequence: packed (N, D) -> (n, D)."""
+    if isinstance(packed.layout, Slots):
+        return slots.token_means(packed)
+    values = packed.values
+    owners, counts = _owners_and_counts(packed.layout, values.device)
+    total = values.new_zeros(len(packed.layout), values.shape[-1]).index_add(0, owners, values)
+    return total / counts.to(values.dtype)
 
 
 def mean_by_row(packed: Packed, size: int) -> Tensor:
     """Mean token of each of `size` batch rows, zero where it has no token: packed (N, D) -> (size, D)."""
-    values = packed.values
-    rows, counts = _rows_and_counts(packed.layout, size, values.device)
-    return values.new_zeros(size, values.shape[-1]).index_add(0, rows, values) / counts.to(values.dtype)
+    return put(packed.values.new_zeros(size, packed.values.shape[-1]), packed.layout, token_means(packed))
+
+
+# ------------------------------------------------------------------------------------------------------- joining
 
 
 def unit_layout(rows: Sequence[int]) -> Layout:
     """One token for each of `rows`."""
     return Layout((1,) * len(rows), tuple(rows))
+
+
+def units(layout: Layout | Slots) -> Layout | Slots:
+    """One token in place of each sequence."""
+    return slots.units(layout) if isinstance(layout, Slots) else unit_layout(layout.rows)
+
+
+def beside(layouts: Sequence[Layout | Slots]) -> Layout | Slots:
+    """The sequences of all layouts, one layout after another."""
+    lengths = tuple(itertools.chain.from_iterable(layout.lengths for layout in layouts))
+    if isinstance(layouts[0], Slots):
+        return slots.beside(lengths, layouts)
+    return Layout(lengths, tuple(itertools.chain.from_iterable(layout.rows for layout in layouts)))
+
+
+def everyone(size: int, like: Layout | Slots, count: int = 1) -> Layout | Slots:
+    """`count` tokens for each of the batch's `size` rows, in the form of `like`."""
+    if isinstance(like, Slots):
+        return slots.everyone(like, count)
+    return Layout((count,) * size, tuple(range(size)))
 
 
 @lru_cache(maxsize=32)
@@ -205,11 +293,24 @@ class Joined:
 
 def join(parts: Sequence[Packed]) -> Joined:
     """Joins sequences of equal batch rows, in the order of the parts; rows ascend, and may be missing from a part."""
+    if isinstance(parts[0].layout, Slots):
+        return Joined(*slots.join(parts))
     values = torch.cat([part.values for part in parts])
     layout, source, where = _join_plan(tuple(part.layout for part in parts), values.device)
     return Joined(Packed(values.index_select(0, source), layout), where)
 
 
-def repeat_token(token: Tensor, rows: Sequence[int]) -> Packed:
-    """A learned token (D,) once for each of `rows`, as sequences of length one."""
-    return Packed(token.expand(len(rows), -1), unit_layout(rows))
+def prepend(first: Tensor, packed: Packed) -> Joined:
+    """Sequences with K more tokens each in front: (n, K, D), (N, D) -> n sequences, (n * K + N, D).
+
+    `where` of the result says where the tokens in front are, sequence by sequence, and where the others.
+    """
+    if isinstance(packed.layout, Slots):
+        return Joined(*slots.prepend(first, packed))
+    layout = Layout((first.shape[1],) * len(packed.layout), packed.layout.rows)
+    return join([Packed(first.flatten(0, 1), layout), packed])
+
+
+def repeat_token(token: Tensor, layout: Layout | Slots) -> Tensor:
+    """A learned token (D,) in front of every sequence, as `prepend` takes it: (n, 1, D)."""
+    return token.expand(len(layout), 1, -1)

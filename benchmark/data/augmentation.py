@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.ragged import on_device
+from models.layout import on_device
 
 STORE_SIDE = 256
 CROP = 7 / 8

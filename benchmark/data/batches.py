@@ -17,7 +17,7 @@ from benchmark.data.stores import RaggedStore
 from benchmark.errors import UserError
 from benchmark.random import stream
 from models.contract import MODALITIES, Batch, Dimensions, Films, Layout, Packed
-from models.ragged import on_device
+from models.layout import on_device
 
 
 @dataclass(frozen=True)

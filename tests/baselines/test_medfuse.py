@@ -7,9 +7,9 @@ import torch
 from random_batches import PATTERNS, collate, make_batch, make_samples
 from torch import nn
 
-from baselines.common import token_means
 from baselines.medfuse import ENTRY, last_state
 from models.contract import MODALITIES, Layout, Packed
+from models.ragged import token_means
 
 ORDERS = {"ehr": ("ehr", "cxr", "note"), "cxr": ("cxr", "ehr", "note"), "note": ("note", "ehr", "cxr")}
 ABSENT_ONE = ("ehr+cxr+note", "ehr+note", "ehr+cxr", "cxr+note", "ehr", "note", "cxr", "ehr+note")

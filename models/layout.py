@@ -1,0 +1,116 @@
+"""How the tokens of a batch belong to its samples, in the two forms in which a model can be run.
+
+**Packed** (`Layout`): the tokens of one sequence after those of another, as many as there are. No work is wasted, and
+shapes differ from batch to batch; lengths and owners live on the host. The form of training on a CPU and of evaluation.
+
+**Fixed** (`Slots`): every sequence lies in a slot that has room for more, so that all shapes are the same in all
+batches; lengths and owners live on the device. Nothing is ever read back, so that a step can be recorded once and
+replayed, and several seeds can share it. The form of training on a GPU.
+
+Models do not tell the two apart: they work on layouts through the functions of `models/ragged.py`.
+
+Legend: n sequences (slots), N tokens (room for tokens), B samples of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def on_device(values: np.ndarray | Tensor | Sequence, device: torch.device) -> Tensor:
+    """A tensor of host values on `device`; the host does not wait for the copy, as it would in `torch.tensor`."""
+    return torch.as_tensor(values).to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How packed tokens belong to samples: sequence i has `lengths[i]` tokens and belongs to batch row `rows[i]`.
+
+    `lengths` and `rows` live in host memory, so that shapes never have to be read back from a device.
+    """
+
+    lengths: tuple[int, ...]
+    rows: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.lengths) != len(self.rows):
+            raise ValueError(f"{len(self.lengths)} lengths for {len(self.rows)} rows; each sequence needs both")
+        if any(length < 1 for length in self.lengths):
+            raise ValueError(f"lengths {self.lengths}: a sequence has at least one token; leave absent samples out")
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Index of each sequence's first token."""
+        return offsets(self.lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """How the tokens of a fixed batch belong to samples: slot i has room for `lengths[i]` tokens.
+
+    A slot's real tokens come first. What lies behind them, and in slots of nobody, is finite filler that no result
+    depends on.
+
+    Attributes:
+        lengths: room of each slot, the same in all batches.
+        rows: (n,) int64, batch row of each slot; B for a slot of nobody.
+        used: (n,) int64, number of real tokens; 0 for a slot of nobody.
+        size: B.
+        joint: room of each sample's tokens of all modalities together, largest first; B numbers, the same in all
+            batches. A batch that is put into slots fits into them as well.
+        whole: each batch row has a slot, all slots have the same room, and all of it is used.
+    """
+
+    lengths: tuple[int, ...]
+    rows: Tensor
+    used: Tensor
+    size: int
+    joint: tuple[int, ...] = ()
+    whole: bool = False
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Index of each slot's first token."""
+        return offsets(self.lengths)
+
+
+def offsets(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """Where each of several runs begins if they lie end to end."""
+    return tuple(accumulate(lengths[:-1], initial=0)) if lengths else ()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences end to end: `values` (N, F) holds the tokens of `layout`'s sequences."""
+
+    values: Tensor
+    layout: Layout | Slots
+
+    def __post_init__(self) -> None:
+        if self.values.shape[0] != self.layout.tokens:
+            raise ValueError(f"{self.values.shape[0]} tokens where the layout counts {self.layout.tokens}")
+
+    def with_values(self, values: Tensor) -> Packed:
+        """The same sequences with other token values, (N, any)."""
+        return Packed(values, self.layout)
