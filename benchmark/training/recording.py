@@ -1,0 +1,92 @@
+"""Steps as they are, or recorded once for each shape and replayed.
+
+A step of small products is bound by the time the host needs to launch them. A CUDA graph launches all of them at once:
+the step is run once while the device's stream records it, with all inputs at fixed places, and later steps copy their
+inputs to these places and replay. Recordings share one pool of memory, because only one runs at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmark.data.fixed import StackedBatch
+from benchmark.training.stacked import Objective, SeedStack
+
+WARM_UP = 3
+"""Steps before a recording, in which libraries choose their kernels and take their workspaces."""
+
+
+@dataclass
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    batch: StackedBatch
+    noise: tuple[Tensor, Tensor]
+    rates: Tensor
+    losses: Tensor
+
+
+class Steps:
+    """Trains a stack batch by batch.
+
+    Args:
+        stack: the models. record: replay recordings; needs a CUDA device. Otherwise every step is run as it is.
+    """
+
+    def __init__(self, stack: SeedStack, record: bool) -> None:
+        if record and stack.device.type != "cuda":
+            raise ValueError(f"steps on {stack.device} cannot be recorded; that needs a CUDA device")
+        self.stack, self.record = stack, record
+        self._recordings: dict[object, _Recording] = {}
+        self._pool = torch.cuda.graph_pool_handle() if record else None
+
+    def __call__(
+        self, batch: StackedBatch, objective: Objective, rates: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
+        """One step of all seeds; returns their losses (S,).
+
+        Args:
+            rates: (S,) learning rates. generators: the seeds' streams of noise, which move on.
+        """
+        noise = self.stack.draw(batch, generators)
+        if not self.record:
+            return self.stack.step(batch, objective, rates, noise)
+        key = (batch.task, batch.room, tuple(name for name in batch.tensors()))
+        if key not in self._recordings:
+            self._recordings[key] = self._recorded(batch, objective, rates, noise)
+        recording = self._recordings[key]
+        self._bring(recording, batch, rates, noise)
+        recording.graph.replay()
+        return recording.losses.clone()
+
+    def _recorded(
+        self, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]
+    ) -> _Recording:
+        """Records a step; the stack's state is afterwards what it was before."""
+        batch = batch.map(torch.clone)
+        noise, rates = (noise[0].clone(), noise[1].clone()), rates.clone()
+        before = [tensor.clone() for tensor in self.stack.state()]
+        aside = torch.cuda.Stream(self.stack.device)
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                self.stack.step(batch, objective, rates, noise)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            losses = self.stack.step(batch, objective, rates, noise)
+        for tensor, value in zip(self.stack.state(), before, strict=True):
+            tensor.copy_(value)
+        return _Recording(graph, batch, noise, rates, losses)
+
+    @staticmethod
+    def _bring(recording: _Recording, batch: StackedBatch, rates: Tensor, noise: tuple[Tensor, Tensor]) -> None:
+        """Copies the inputs of a step to where the recording reads them."""
+        ours, theirs = recording.batch.tensors(), batch.tensors()
+        pairs = [(ours[name], theirs[name]) for name in ours] + [(recording.batch.alive, batch.alive)]
+        pairs += [*zip(recording.noise, noise, strict=True), (recording.rates, rates)]
+        for place, value in pairs:
+            place.copy_(value, non_blocking=True)

@@ -1,0 +1,174 @@
+"""One training step for several seeds of a model: parameters with a leading seed axis, one product for all of them.
+
+S seeds keep their parameters in one matrix (S, P). The model is written for one seed; `torch.vmap` runs it for all, so
+that every product of a layer becomes one batched product with weights (S, out, in). Batches have fixed shapes, random
+numbers are drawn before the step from each seed's own stream, and nothing is read back: the step is a function of
+tensors at fixed places, which a CUDA device records once and replays (`recording.py`).
+
+No seed has any influence on another: losses are added, so that each one's gradient is its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from benchmark.data.fixed import StackedBatch
+from benchmark.random import stream_seed
+from benchmark.training.adam import FlatAdam
+from benchmark.training.losses import total_loss
+from models.noise import Counting, Drawn, drawn_from
+
+ALIGNMENT = 64
+"""Every parameter begins at a multiple of this many numbers, as fast products want it."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a step minimises: the task's kind of loss, its weight, and the weights of auxiliary losses."""
+
+    kind: str
+    weight: float
+    aux_weights: Mapping[str, float]
+
+
+class SeedStack:
+    """Models that differ in their values alone, trained side by side.
+
+    Args:
+        models: one a seed, on the device where they are trained; they are copied.
+        clip_norm: bound on each seed's gradient norm. half: bfloat16 where autocast chooses it.
+
+    Attributes:
+        values: (S, P) float32, all parameters. template: a model whose own values do not matter.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], clip_norm: float | None = None, half: bool = False) -> None:
+        first = models[0]
+        self.seeds, self.half = len(models), half
+        self.together = getattr(first, "vmappable", True)
+        self.template = copy.deepcopy(first)
+        shapes = {name: parameter.shape for name, parameter in first.named_parameters()}
+        self.places = _places(shapes)
+        width = max((stop for _, stop in self.places.values()), default=0)
+        device = next(first.parameters()).device
+        self.device = device
+        self.values = torch.zeros(self.seeds, width, device=device)
+        self.gradient = torch.zeros_like(self.values)
+        self.parameters: dict[str, Tensor] = {}
+        for name, (start, stop) in self.places.items():
+            part = self.values[:, start:stop].unflatten(1, shapes[name])
+            part.copy_(torch.stack([model.get_parameter(name).detach() for model in models]))
+            leaf = part.detach().requires_grad_(first.get_parameter(name).requires_grad)
+            leaf.grad = self.gradient[:, start:stop].unflatten(1, shapes[name]) if leaf.requires_grad else None
+            self.parameters[name] = leaf
+        self.buffers = {
+            name: torch.stack([dict(model.named_buffers())[name] for model in models])
+            for name, _ in first.named_buffers()
+        }
+        self.adam = FlatAdam(self.values, self.gradient, list(self.places.values()), clip_norm)
+        self._counted: dict[tuple[int, object], tuple[int, int]] = {}
+
+    def member(self, seed: int) -> nn.Module:
+        """The model of the seed at this position. It shares its values with the stack: a step changes it."""
+        model = copy.deepcopy(self.template)
+        for name, (start, stop) in self.places.items():
+            parameter = model.get_parameter(name)
+            parameter.data = self.values[seed, start:stop].view(parameter.shape)
+        for name, buffer in model.named_buffers():
+            buffer.data = self.buffers[name][seed]
+        return model
+
+    def state(self) -> list[Tensor]:
+        """All tensors that a step changes."""
+        return [self.values, self.gradient, *self.buffers.values(), *self.adam.state()]
+
+    def draw(self, batch: StackedBatch, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Random numbers of a step, from each seed's own stream: (S, bits) int16 and (S, any) standard normal."""
+        bits, normal = self._count(batch)
+        words = torch.empty(self.seeds, max((bits + 3) // 4, 1), dtype=torch.int64, device=self.device)
+        gauss = torch.empty(self.seeds, max(normal, 1), device=self.device)
+        for seed, generator in enumerate(generators):
+            words[seed].random_(-(2**63), None, generator=generator)
+            gauss[seed].normal_(generator=generator)
+        return words.view(torch.int16), gauss
+
+    def step(self, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]) -> Tensor:
+        """One step of all seeds; returns their losses (S,), 0 for a seed that sits this one out.
+
+        Args:
+            rates: (S,) learning rates. noise: as `draw` gives it.
+        """
+        self.template.train()
+        self.gradient.zero_()
+        losses = self.losses(batch, objective, noise)
+        losses.sum().backward()
+        self.adam.step(rates)
+        return losses.detach()
+
+    def losses(self, batch: StackedBatch, objective: Objective, noise: tuple[Tensor, Tensor]) -> Tensor:
+        """(S,) losses of the seeds that take part, 0 for the others."""
+        content = batch.tensors()
+
+        def loss(
+            parameters: dict[str, Tensor], buffers: dict[str, Tensor], content: dict[str, Tensor], *drawn: Tensor
+        ) -> Tensor:
+            one = batch.member(content)
+            with drawn_from(Drawn(*drawn)), torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False
+            ):
+                output = functional_call(self.template, (parameters, buffers), (one.inputs,))
+            return total_loss(objective.kind, output, one.labels, objective.aux_weights, objective.weight)
+
+        arguments = (self.parameters, self.buffers, content, *noise)
+        if self.together:
+            values = torch.vmap(loss, randomness="error")(*arguments)
+        else:
+            values = torch.stack([loss(*own) for own in _each(arguments, self.seeds)])
+        return values * batch.alive
+
+    def _count(self, batch: StackedBatch) -> tuple[int, int]:
+        """Random bits and normal numbers that a forward pass of one seed asks for; they depend on shapes alone."""
+        key = (batch.task, batch.room)
+        if key not in self._counted:
+            parameters, buffers, content = next(_each((self.parameters, self.buffers, batch.tensors()), 1))
+            buffers = {name: value.clone() for name, value in buffers.items()}
+            with drawn_from(Counting()) as counter, torch.no_grad():
+                self.template.train()
+                functional_call(self.template, (parameters, buffers), (batch.member(content).inputs,))
+            self._counted[key] = counter.bits_used, counter.normal_used
+        return self._counted[key]
+
+
+def generators_of(seeds: Sequence[int], task: str, epoch: int, device: torch.device) -> list[torch.Generator]:
+    """Each seed's stream of noise for one task's part of an epoch, the same whoever trains beside it."""
+    return [
+        torch.Generator(device).manual_seed(stream_seed(seed, "noise", task, epoch) % 2**63) for seed in seeds
+    ]
+
+
+def _places(shapes: Mapping[str, torch.Size]) -> dict[str, tuple[int, int]]:
+    """(start, stop) of each parameter in a row of all."""
+    places, start = {}, 0
+    for name, shape in shapes.items():
+        places[name] = (start, start + shape.numel())
+        start += -(-shape.numel() // ALIGNMENT) * ALIGNMENT
+    return places
+
+
+def _each(arguments: tuple, seeds: int):
+    """The arguments of one seed after another: tensors (S, ...) and dictionaries of such, without the seed axis."""
+    parts = [
+        {name: value.unbind(0) for name, value in each.items()} if isinstance(each, dict) else each.unbind(0)
+        for each in arguments
+    ]
+    for seed in range(seeds):
+        yield tuple(
+            {name: value[seed] for name, value in part.items()} if isinstance(part, dict) else part[seed]
+            for part in parts
+        )
