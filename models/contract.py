@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checks import check_choice, check_count, check_rate
+from models.search import COMMON, SearchSpace
 
 MODALITIES = ("ehr", "cxr", "note")
 """Order of the modality axis everywhere: ICU time series, chest film, note text."""
@@ -274,6 +275,7 @@ class ModelEntry:
         pretrained_on: name of a multitask model; the harness trains it on the tasks of the main table with the same
             seed first and gives its state to `load_pretrained`, which copies what fits into a new module and raises
             ValueError if the state is not of the kind that it knows.
+        space: what is searched when the model is tuned. wide_space: what may be searched besides.
     """
 
     name: str
@@ -290,6 +292,8 @@ class ModelEntry:
     variant_of: str | None = None
     pretrained_on: str | None = None
     load_pretrained: Callable[[nn.Module, Mapping[str, Tensor]], Loaded] | None = None
+    space: SearchSpace = COMMON
+    wide_space: SearchSpace = field(default_factory=SearchSpace)
 
 
 def count_parameters(module: nn.Module) -> int:
