@@ -30,6 +30,7 @@ from baselines.common import only_head
 from baselines.summaries import NOTES_FROM, summarise
 from models.checks import check_count, check_positive, check_weight
 from models.contract import Batch, Dimensions, Head, ModelEntry, Output
+from models.search import Choice, LogUniform, SearchSpace
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -316,4 +317,12 @@ ENTRY = ModelEntry(
     paper="reference: Friedman, Greedy function approximation: a gradient boosting machine, Annals of Statistics 2001",
     group="reference",
     fits=True,
+    space=SearchSpace(
+        options={
+            "learning_rate": LogUniform(0.02, 0.5),
+            "leaves": Choice((7, 15, 31)),
+            "leaf_samples": Choice((5, 20, 50)),
+            "l2": LogUniform(0.01, 100),
+        }
+    ),
 )

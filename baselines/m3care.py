@@ -66,6 +66,7 @@ from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Out
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder, EncoderLayer
 from models.ragged import join, row_index, unit_layout
+from models.search import COMMON, Choice, LogUniform, SearchSpace
 
 DonorMask = Literal["columns", "pairwise"]
 Evaluation = Literal["permutation", "bank"]
@@ -278,4 +279,6 @@ ENTRY = ModelEntry(
     paper="Zhang et al., M3Care: Learning with missing modalities in multimodal healthcare data, KDD 2022",
     clip_norm=20.0,
     couples_samples=True,
+    # The threshold is a logit: 0.3, 0.5 and 0.88 as similarities.
+    space=COMMON | SearchSpace(options={"stabiliser": LogUniform(1e-8, 0.1), "threshold": Choice((-0.85, 0.0, 2.0))}),
 )

@@ -41,6 +41,7 @@ from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEn
 from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
 from models.ragged import join, prepend, repeat_token, row_index
+from models.search import COMMON, Choice, SearchSpace
 
 ReadOut = Literal["mean", "primary", "learned", "logit_mean"]
 Classifier = Literal["linear", "mlp"]
@@ -226,4 +227,5 @@ ENTRY = ModelEntry(
     build=MMF,
     paper="Lee et al., Learning missing modal electronic health records with unified multi-modal data embedding and "
     "modality-aware attention, MLHC 2023",
+    space=COMMON | SearchSpace(options={"bottlenecks": Choice((1, 4))}),
 )

@@ -39,6 +39,7 @@ from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
 from models.layout import on_device
 from models.ragged import first_tokens, join, row_index, unit_layout
+from models.search import COMMON, Choice, SearchSpace
 
 SubsetTasks = Literal["off", "all", "one"]
 SUBSETS = 2 ** len(MODALITIES) - 1
@@ -169,4 +170,5 @@ ENTRY = ModelEntry(
     config=MTConfig,
     build=MT,
     paper="Ma et al., Are multimodal transformers robust to missing modality?, CVPR 2022",
+    space=COMMON | SearchSpace(options={"fusion_start": Choice((0, 2, 3))}),
 )

@@ -161,6 +161,9 @@ def _add(entries: dict[str, ModelEntry], entry: ModelEntry) -> None:
         raise _Unusable(f"build of model {entry.name!r} is {entry.build!r}, which cannot be called")
     if entry.fits and entry.multitask:
         raise _Unusable(f"model {entry.name!r} is fitted in one go and multitask; such a model has one task")
+    options = {option.name for option in dataclasses.fields(entry.config)}
+    if strangers := {*entry.space.options, *entry.wide_space.options} - options:
+        raise _Unusable(f"search space of model {entry.name!r} names {sorted(strangers)}, which are no options of it")
     if not entry.reads or set(entry.reads) - set(MODALITIES):
         raise _Unusable(f"model {entry.name!r} reads {entry.reads!r}; allowed are some of {', '.join(MODALITIES)}")
     entries[entry.name] = entry

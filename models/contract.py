@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from models.checks import check_choice, check_count, check_rate
 from models.layout import Layout, Packed, Slots
+from models.search import COMMON, SearchSpace
 
 __all__ = [
     "Batch",
@@ -249,6 +250,7 @@ class ModelEntry:
         pretrained_on: name of a multitask model; the harness trains it on the tasks of the main table with the same
             seed first and gives its state to `load_pretrained`, which copies what fits into a new module and raises
             ValueError if the state is not of the kind that it knows.
+        space: what is searched when the model is tuned. wide_space: what may be searched besides.
     """
 
     name: str
@@ -265,6 +267,8 @@ class ModelEntry:
     variant_of: str | None = None
     pretrained_on: str | None = None
     load_pretrained: Callable[[nn.Module, Mapping[str, Tensor]], Loaded] | None = None
+    space: SearchSpace = COMMON
+    wide_space: SearchSpace = field(default_factory=SearchSpace)
 
 
 def count_parameters(module: nn.Module) -> int:

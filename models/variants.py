@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.contract import Loaded, ModelEntry
 from models.flexcare import FlexCare, FlexCareConfig, Fused, Mixing, TaskToken
 from models.layers import LayerInit
+from models.search import COMMON, Choice, LogUniform, SearchSpace, Uniform
 
 FLEXCARE = ModelEntry(
     name="flexcare",
@@ -26,9 +27,21 @@ FLEXCARE = ModelEntry(
     build=FlexCare,
     paper="Xu et al., FlexCare: Leveraging Cross-Task Synergy for Flexible Multimodal Healthcare Prediction, KDD 2024",
     multitask=True,
+    space=SearchSpace({"task_weights": LogUniform(0.05, 2)}),
+    wide_space=SearchSpace(
+        {"task_rates": LogUniform(0.3, 3), "learning_rate": LogUniform(0.2, 2), "dropout": Uniform(0, 0.3)},
+        {"beta": Choice((0.0, 0.1, 0.5, 1.0)), "temperature": LogUniform(0.1, 1), "balance": LogUniform(1e-3, 0.1)},
+    ),
 )
 
-SINGLE_TASK = replace(FLEXCARE, name="flexcare-st", title="FlexCare-st", multitask=False)
+SINGLE_TASK = replace(
+    FLEXCARE,
+    name="flexcare-st",
+    title="FlexCare-st",
+    multitask=False,
+    space=COMMON,
+    wide_space=SearchSpace(options=FLEXCARE.wide_space.options),
+)
 
 
 # ---------------------------------------------------------------------------------------------- the released code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +54,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task of a data set: its record, its class names and the samples of each partition ("train", "val", "test")."""
+    """A task of a data set: its record, its class names and the samples of each partition that was asked for."""
 
     task: Task
     classes: tuple[str, ...]
@@ -110,15 +111,16 @@ class PreparedData:
     def classes(self, name: str) -> tuple[str, ...]:
         return tuple(self._entry(name)["classes"])
 
-    def task(self, name: str) -> TaskData:
-        """Samples and labels of a task.
+    def task(self, name: str, splits: Sequence[str] = SPLITS) -> TaskData:
+        """Samples and labels of a task, of the partitions `splits` alone.
 
         Raises:
             UserError: the data set does not have the task.
         """
         entry = self._entry(name)
-        frame = pd.read_parquet(self.folder / "samples" / f"{name}.parquet")
-        partitions = {split: _samples(frame[frame["split"] == split]) for split in SPLITS}
+        file = self.folder / "samples" / f"{name}.parquet"
+        frame = pd.read_parquet(file, filters=[("split", "in", list(splits))])
+        partitions = {split: _samples(frame[frame["split"] == split]) for split in splits}
         return TaskData(TASKS[name], tuple(entry["classes"]), partitions)
 
     def truth(self, name: str) -> pd.DataFrame | None:

@@ -88,6 +88,9 @@ class ModelTraining(Section):
 
     Attributes:
         epochs: however many tasks it is trained on. halve_learning_rate: holds for single tasks, too.
+        dropout: of the shared layers. task_weights, task_rates: of some tasks, for a model trained on several together;
+            a rate is a factor on the learning rate.
+        study: tuning study that these values come from; it is noted in the results and changes no number.
         note_dropout: 0, or train on notes that the frozen encoder has embedded with its own dropout switched on. So
             many draws of that noise are kept on disk, and the epochs read them in turn; with one draw an epoch, no
             task sees a noise twice. Validation and test read notes without noise.
@@ -97,6 +100,17 @@ class ModelTraining(Section):
     epochs: Count | None = None
     halve_learning_rate: bool | None = None
     note_dropout: Annotated[int, Field(ge=0)] = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    task_weights: dict[str, Weight] = Field(default_factory=dict)
+    task_rates: dict[str, Positive] = Field(default_factory=dict)
+    study: str | None = None
+
+    @field_validator("task_weights", "task_rates")
+    @classmethod
+    def _of_known_tasks(cls, values: dict[str, float]) -> dict[str, float]:
+        if wrong := [unknown("task", name, TASKS) for name in values if name not in TASKS]:
+            raise ValueError("; ".join(wrong))
+        return values
 
 
 class CohortSettings(Section):

@@ -33,6 +33,7 @@ class Context:
     Attributes:
         data: folder of the prepared data set. out: folder of the results. device: "cpu" or "cuda".
         threads: of torch on the CPU. caption: facts that are written into every run.json for readers.
+        studies: tuning study that a model's settings come from, by model.
     """
 
     data: Path
@@ -40,6 +41,7 @@ class Context:
     device: str
     threads: int
     caption: Mapping[str, Any] = field(default_factory=dict)
+    studies: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def training_plan(job: Job, initial: Mapping[str, Tensor] | None = None) -> Trai
         label_fraction=job.label_fraction,
         redraw_hours=job.redraw_hours,
         note_dropout=job.note_dropout,
+        task_rates=dict(job.task_rates),
         trace=job.trace,
         initial=initial,
     )
@@ -210,6 +213,7 @@ def _record(job: Job, context: Context, status: str, started: datetime, seconds:
         "model": {"name": entry.name, "title": entry.title, "paper": entry.paper, "multitask": entry.multitask},
         "job": asdict(job),
         "variant": job.variant,
+        "study": context.studies.get(job.model),
         **context.caption,
         "environment": environment(context.device, context.threads),
         "started": started.isoformat(timespec="seconds"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ class Job:
         note_dropout: number of draws of the note encoder's own dropout that training reads in turn; 0: none.
         initial: id of the job whose final state this one starts from; None: from random values. initial_variant: the
             `variant` of that job, which is the same for all seeds.
+        task_rates: factors of single tasks on the learning rate.
         encoder: key of the note encoder; None if the data have no notes.
         data: fingerprint of the prepared data set.
         trace: score all test sets after each task's part of each epoch. The one attribute without influence on the
@@ -50,6 +51,7 @@ class Job:
     initial_variant: str | None = None
     redraw_hours: bool = False
     note_dropout: int = 0
+    task_rates: Mapping[str, float] = field(default_factory=dict)
     trace: bool = False
 
     @cached_property

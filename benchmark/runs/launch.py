@@ -97,7 +97,8 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
     tally = Tally(plan.jobs, done, plan.data.samples)
     if waiting:
         # One thread on the CPU, whatever the executor: sums in another order would give other last digits.
-        context = Context(plan.data.path, out, device, threads=1, caption=caption)
+        studies = {name: own.study for name, own in config.protocol.training_of.items() if own.study}
+        context = Context(plan.data.path, out, device, threads=1, caption=caption, studies=studies)
         workers = worker_count(config, device, len(waiting))
         executor = executor or (InProcess() if workers == 1 else ProcessPool(workers))
         with watch(tally) as tell:

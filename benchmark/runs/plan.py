@@ -115,6 +115,9 @@ def make_job(
     dimensions = config.protocol.dimensions.model_dump()
     if encoder:
         dimensions["note_features"] = encoder.width
+    if own.dropout is not None:
+        dimensions["dropout"] = own.dropout
+    weights = {**training.task_weights, **own.task_weights}
     return Job(
         model=name,
         options=_plain(dataclasses.asdict(config.model_options[name])),
@@ -124,7 +127,8 @@ def make_job(
         batch_size=training.batch_size,
         epochs=epochs,
         learning_rate=own.learning_rate or training.learning_rate,
-        task_weights={task: training.task_weights[task] if together else 1.0 for task in tasks},
+        task_weights={task: weights[task] if together else 1.0 for task in tasks},
+        task_rates={task: rate for task, rate in own.task_rates.items() if together and task in tasks and rate != 1},
         halve_learning_rate=halve if own.halve_learning_rate is None else own.halve_learning_rate,
         augmentation=training.augmentation,
         encoder=encoder.key if encoder else None,

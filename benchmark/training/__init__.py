@@ -4,5 +4,17 @@ from __future__ import annotations
 
 from benchmark.training.loop import EpochReport
 from benchmark.training.train import Restored, Trained, TrainingPlan, ceiling, restore, train
+from benchmark.training.validate import Validated, kept_metrics, validate
 
-__all__ = ["EpochReport", "Restored", "Trained", "TrainingPlan", "ceiling", "restore", "train"]
+__all__ = [
+    "EpochReport",
+    "Restored",
+    "Trained",
+    "TrainingPlan",
+    "Validated",
+    "ceiling",
+    "kept_metrics",
+    "restore",
+    "train",
+    "validate",
+]

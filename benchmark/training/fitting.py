@@ -47,7 +47,8 @@ def fit_in_one_go(
     seconds = (time.perf_counter() - started) / len(history)
     for row in history:
         row["seconds"] = seconds
-    notify(EpochReport(stage, stage, task, history[-1]["train_loss"], history[-1]["val_loss"], seconds * stage))
+    last = history[-1]
+    notify(EpochReport(stage, stage, task, last["train_loss"], last["val_loss"], seconds * stage, metrics))
     model.keep(best_stage)
     state = {name: value.detach().clone() for name, value in model.state_dict().items()}
     return Fitted(state, best_stage, selected_by, history)

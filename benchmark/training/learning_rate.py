@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from benchmark.training.faults import Diverged
 
@@ -13,6 +13,7 @@ class HalvingRates:
 
     Args:
         initial: rate of every task at the start. tasks: their names. halve: False keeps the rates constant.
+        factors: of single tasks, on the initial rate; those without one have 1.
 
     >>> rates = HalvingRates(1.0, ["ihm"], halve=True)
     >>> for loss in (3.0, 2.0, 2.0, 1.0, 1.5, 1.6):
@@ -21,8 +22,10 @@ class HalvingRates:
     0.125
     """
 
-    def __init__(self, initial: float, tasks: Iterable[str], halve: bool) -> None:
-        self._rates = dict.fromkeys(tasks, initial)
+    def __init__(
+        self, initial: float, tasks: Iterable[str], halve: bool, factors: Mapping[str, float] | None = None
+    ) -> None:
+        self._rates = {task: initial * (factors or {}).get(task, 1.0) for task in tasks}
         self._last: dict[str, float] = {}
         self._halve = halve
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class Schedule:
     Attributes:
         task_weights: weight of each task's loss. clip_norm: bound on the gradient norm, None for none.
         couples_samples: evaluate in fixed batches (see `predict`).
+        task_rates: factors of single tasks on the learning rate.
     """
 
     seed: int
@@ -42,11 +43,12 @@ class Schedule:
     task_weights: Mapping[str, float]
     clip_norm: float | None
     couples_samples: bool
+    task_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One task's part of one epoch, for whoever watches."""
+    """One task's part of one epoch, for whoever watches; `metrics` are those on validation that select epochs."""
 
     epoch: int
     epochs: int
@@ -54,6 +56,7 @@ class EpochReport:
     train_loss: float
     val_loss: float
     seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def fit(
     """Trains a model and keeps the state of the epoch with the best validation score.
 
     The score is that of `epoch_score`; one epoch is kept for all tasks. The model is left with the last state; load
-    the returned one. A `trace` is told of every task's part of an epoch, and changes nothing.
+    the returned one. A `trace` is told of every task's part of an epoch, and changes nothing. What `notify` raises ends
+    the training.
 
     Raises:
         Diverged: a loss is not finite.
@@ -89,7 +93,7 @@ def fit(
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
-    rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate)
+    rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate, schedule.task_rates)
     best_score, best_epoch, best_state, selected_by, history = -math.inf, 0, {}, "", []
     if trace:
         trace.begin()
@@ -115,7 +119,7 @@ def fit(
             values += metrics.values()
             rows[task] |= {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
             row = rows[task]
-            notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"]))
+            notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"], metrics))
         history += rows.values()
         total, selected_by = epoch_score(values, losses)
         if may_be_kept and total > best_score:

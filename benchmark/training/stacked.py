@@ -119,8 +119,9 @@ class SeedStack:
             parameters: dict[str, Tensor], buffers: dict[str, Tensor], content: dict[str, Tensor], *drawn: Tensor
         ) -> Tensor:
             one = batch.member(content)
-            with drawn_from(Drawn(*drawn)), torch.autocast(
-                self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False
+            with (
+                drawn_from(Drawn(*drawn)),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False),
             ):
                 output = functional_call(self.template, (parameters, buffers), (one.inputs,))
             return total_loss(objective.kind, output, one.labels, objective.aux_weights, objective.weight)
@@ -147,9 +148,7 @@ class SeedStack:
 
 def generators_of(seeds: Sequence[int], task: str, epoch: int, device: torch.device) -> list[torch.Generator]:
     """Each seed's stream of noise for one task's part of an epoch, the same whoever trains beside it."""
-    return [
-        torch.Generator(device).manual_seed(stream_seed(seed, "noise", task, epoch) % 2**63) for seed in seeds
-    ]
+    return [torch.Generator(device).manual_seed(stream_seed(seed, "noise", task, epoch) % 2**63) for seed in seeds]
 
 
 def _places(shapes: Mapping[str, torch.Size]) -> dict[str, tuple[int, int]]:

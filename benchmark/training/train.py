@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmark.data.batches import BatchSource
-from benchmark.data.dataset import SPLITS, PreparedData, TaskData
+from benchmark.data.dataset import PreparedData, TaskData
 from benchmark.data.redraw import Redraw
 from benchmark.errors import UserError
 from benchmark.evaluation.metrics import compute
@@ -21,7 +21,7 @@ from benchmark.random import stream_seed
 from benchmark.registry import models
 from benchmark.training.expense import forget_peak_memory, peak_memory, sample_flops
 from benchmark.training.fitting import fit_in_one_go
-from benchmark.training.loop import EpochReport, Schedule, fit
+from benchmark.training.loop import EpochReport, Fitted, Schedule, fit
 from benchmark.training.predict import Predictions, predict, score
 from benchmark.training.trace import Trace
 from models.contract import MODALITIES, Dimensions, Head, Loaded, ModelEntry, count_parameters
@@ -45,6 +45,7 @@ class TrainingPlan:
         trace: score all test sets after each task's part of each epoch; without influence on the training.
         note_dropout: number of draws of the note encoder's own dropout that training reads, one an epoch in turn;
             0: notes without noise, as validation and test read them always.
+        task_rates: factors of single tasks on the learning rate; those without one have 1.
     """
 
     model: str
@@ -64,6 +65,7 @@ class TrainingPlan:
     redraw_hours: bool = False
     trace: bool = False
     note_dropout: int = 0
+    task_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,31 +106,13 @@ def train(
     """
     started = time.perf_counter()
     forget_peak_memory(device)
-    entry = models()[plan.model]
     tasks = {name: data.task(name).with_label_fraction(plan.label_fraction) for name in plan.tasks}
-    sources = _sources(plan, data, tasks, device)
-    model = _build(plan, tasks)
-    pretrained = None if plan.initial is None else _carry_over(entry, model, plan.initial)
-    model.to(device)
-    schedule = Schedule(
-        plan.seed,
-        plan.epochs,
-        plan.batch_size,
-        plan.learning_rate,
-        plan.halve_learning_rate,
-        plan.task_weights,
-        entry.clip_norm,
-        getattr(model, "couples_samples", entry.couples_samples),
-    )
-    trace = _trace(plan, model, sources["test"], schedule)
-    if entry.fits:
-        fitted = fit_in_one_go(model, sources["train"], sources["val"], schedule, notify)
-    else:
-        fitted = fit(model, sources["train"], sources["val"], schedule, notify, trace)
-    model.load_state_dict(fitted.state)
+    tests = _sources(plan, data, tasks, "test", device)
+    learned = learn(plan, data, tasks, device, notify, tests)
+    model, fitted, schedule = learned.model, learned.fitted, learned.schedule
     metrics, frames, spread, diagnostics = {}, {}, {}, {}
     inference = 0.0
-    for name, source in sources["test"].items():
+    for name, source in tests.items():
         clock = time.perf_counter()
         predictions = predict(model, source, schedule.couples_samples, plan.batch_size)
         inference += time.perf_counter() - clock
@@ -145,22 +129,73 @@ def train(
         "selected_by": fitted.selected_by,
         "seconds": time.perf_counter() - started,
         "training_samples_per_second": float(history["samples"].sum() / history["seconds"].sum()),
-        "inference_samples_per_second": sum(map(len, sources["test"].values())) / inference,
+        "inference_samples_per_second": sum(map(len, tests.values())) / inference,
         "peak_memory": peak_memory(device),
-        "test_samples": {name: len(source) for name, source in sources["test"].items()},
+        "test_samples": {name: len(source) for name, source in tests.items()},
         "ceiling": {name: limit for name, task in tasks.items() if (limit := ceiling(data, task))},
         "permutation_spread": spread,
         "diagnostics": diagnostics,
     }
     state = {name: value.cpu().contiguous() for name, value in fitted.state.items()}
-    if pretrained is not None:
-        info["pretrained"] = {"loaded": list(pretrained.loaded), "new": list(pretrained.new)}
-    if not entry.fits:
-        owned = [
-            name for m, name in enumerate(MODALITIES) if any(s.present[:, m].any() for s in sources["test"].values())
-        ]
+    if learned.pretrained is not None:
+        info["pretrained"] = {"loaded": list(learned.pretrained.loaded), "new": list(learned.pretrained.new)}
+    if not models()[plan.model].fits:
+        owned = [name for m, name in enumerate(MODALITIES) if any(s.present[:, m].any() for s in tests.values())]
         info["flops"] = sample_flops(model, plan.dimensions, owned, schedule.couples_samples)
-    return Trained(metrics, frames, history, state, info, trace.frame() if trace else None)
+    return Trained(metrics, frames, history, state, info, learned.trace.frame() if learned.trace else None)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model that is trained and not yet tested.
+
+    Attributes:
+        model: with the kept state. pretrained: what it took from another's state, if it started from one.
+        trace: of its training, if one was asked for.
+    """
+
+    model: torch.nn.Module
+    fitted: Fitted
+    schedule: Schedule
+    pretrained: Loaded | None
+    trace: Trace | None
+
+
+def learn(
+    plan: TrainingPlan,
+    data: PreparedData,
+    tasks: Mapping[str, TaskData],
+    device: torch.device,
+    notify: Callable[[EpochReport], None],
+    tests: Mapping[str, BatchSource] | None = None,
+) -> Learned:
+    """Trains on the training samples of `tasks` and keeps an epoch by their validation samples.
+
+    The test partition is not read, and may be missing; only a trace needs the sources `tests`, to watch them.
+    """
+    entry = models()[plan.model]
+    training, validation = (_sources(plan, data, tasks, split, device) for split in ("train", "val"))
+    model = _build(plan, tasks)
+    pretrained = None if plan.initial is None else _carry_over(entry, model, plan.initial)
+    model.to(device)
+    schedule = Schedule(
+        plan.seed,
+        plan.epochs,
+        plan.batch_size,
+        plan.learning_rate,
+        plan.halve_learning_rate,
+        plan.task_weights,
+        entry.clip_norm,
+        getattr(model, "couples_samples", entry.couples_samples),
+        plan.task_rates,
+    )
+    trace = _trace(plan, model, tests or {}, schedule)
+    if entry.fits:
+        fitted = fit_in_one_go(model, training, validation, schedule, notify)
+    else:
+        fitted = fit(model, training, validation, schedule, notify, trace)
+    model.load_state_dict(fitted.state)
+    return Learned(model, fitted, schedule, pretrained, trace)
 
 
 @dataclass(frozen=True)
@@ -184,7 +219,7 @@ def restore(plan: TrainingPlan, state: Mapping[str, Tensor], data: PreparedData,
     model.load_state_dict(dict(state))
     model.to(device).eval()
     couples = getattr(model, "couples_samples", models()[plan.model].couples_samples)
-    return Restored(model, _sources(plan, data, tasks, device)["test"], couples, plan.batch_size)
+    return Restored(model, _sources(plan, data, tasks, "test", device), couples, plan.batch_size)
 
 
 def _trace(
@@ -239,29 +274,26 @@ def _outputs(task: TaskData) -> int:
 
 
 def _sources(
-    plan: TrainingPlan, data: PreparedData, tasks: Mapping[str, TaskData], device: torch.device
-) -> dict[str, dict[str, BatchSource]]:
-    sources: dict[str, dict[str, BatchSource]] = {split: {} for split in SPLITS}
+    plan: TrainingPlan, data: PreparedData, tasks: Mapping[str, TaskData], split: str, device: torch.device
+) -> dict[str, BatchSource]:
+    sources, train = {}, split == "train"
     for head, (name, task) in enumerate(tasks.items()):
-        for split in SPLITS:
-            if not len(task.partitions[split]):
-                raise UserError(
-                    f"task {name} of {data.name} has no {split} sample; use a larger cohort or leave the task out"
-                )
-            train = split == "train"
-            redraw = Redraw(data, task) if train and plan.redraw_hours and task.task.label_at else None
-            sources[split][name] = BatchSource(
-                data,
-                task,
-                split,
-                plan.dimensions,
-                plan.encoder,
-                head,
-                device,
-                plan.augmentation if train else "none",
-                redraw,
-                plan.note_dropout if train else 0,
+        if not len(task.partitions[split]):
+            raise UserError(
+                f"task {name} of {data.name} has no {split} sample; use a larger cohort or leave the task out"
             )
+        sources[name] = BatchSource(
+            data,
+            task,
+            split,
+            plan.dimensions,
+            plan.encoder,
+            head,
+            device,
+            plan.augmentation if train else "none",
+            Redraw(data, task) if train and plan.redraw_hours and task.task.label_at else None,
+            plan.note_dropout if train else 0,
+        )
     return sources
 
 

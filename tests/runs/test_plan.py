@@ -124,3 +124,22 @@ def test_data_encoder_and_code_are_part_of_every_hash(tmp_path, monkeypatch):
 def test_dimensions_take_the_width_of_the_encoder(tmp_path):
     jobs = jobs_of(config_for(tmp_path, models="medfuse", tasks="ihm", seeds="1"), ENCODER)
     assert next(iter(jobs.values())).dimensions["note_features"] == 384
+
+
+def test_settings_of_one_model_reach_its_jobs_alone(tmp_path):
+    settings = tmp_path / "tuned.yaml"
+    settings.write_text(
+        "protocol:\n"
+        "  base: quick\n"
+        "  training_of:\n"
+        "    flexcare: {dropout: 0.3, task_weights: {ihm: 0.7}, task_rates: {phe: 2.0, los: 1.0}, study: f-12}\n"
+        "    mt: {task_weights: {ihm: 0.7}}\n"
+    )
+    write_data(tmp_path / "data")
+    given = {"models": "flexcare,mt,mmf", "tasks": "ihm,los,phe", "seeds": "1", "data": str(tmp_path / "data")}
+    config = resolve(given | {"out": str(tmp_path / "out")}, settings)
+    jobs = {job.model: job for job in make_plan(config, config.data, None).jobs}
+    assert jobs["flexcare"].task_weights == {"ihm": 0.7, "los": 0.5, "phe": 1.0}
+    assert jobs["flexcare"].task_rates == {"phe": 2.0}
+    assert (jobs["flexcare"].dimensions["dropout"], jobs["mmf"].dimensions["dropout"]) == (0.3, 0.0)
+    assert jobs["mt"].task_weights == {jobs["mt"].tasks[0]: 1.0}, "a model of one task has no weights"

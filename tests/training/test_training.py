@@ -127,5 +127,5 @@ def test_coupled_evaluation_fills_the_last_batch_and_scores_each_sample_once() -
 
 def test_an_empty_partition_is_named(tmp_path: Path) -> None:
     small = PreparedData.open(write_prepared(tmp_path / "small", ("ihm",), size=7))
-    with pytest.raises(UserError, match=r"ihm .* has no val sample"):
+    with pytest.raises(UserError, match=r"ihm .* has no test sample"):
         train(_plan("mt", ("ihm",)), small, CPU)
