@@ -47,6 +47,7 @@ class RunOptions(BaseModel):
     trace: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count | None = None
+    save_every: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     out: str | None = None
     dry_run: bool = False
 
@@ -63,7 +64,7 @@ class RunConfig:
         label_fraction: share of each task's training samples that is used.
         trace: score all test sets after each task's part of each epoch, for models trained on several tasks.
         device: "auto", "cpu" or "cuda". workers: processes side by side; None: as many as make sense.
-        out: folder that receives runs and tables.
+        save_every: seconds after which a running job keeps what it has reached. out: folder of runs and tables.
     """
 
     models: tuple[str, ...]
@@ -76,6 +77,7 @@ class RunConfig:
     trace: bool
     device: str
     workers: int | None
+    save_every: float
     out: Path
     dry_run: bool
 
@@ -130,6 +132,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         trace=options.trace,
         device=options.device,
         workers=options.workers,
+        save_every=options.save_every,
         out=out,
         dry_run=options.dry_run,
     )

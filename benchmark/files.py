@@ -42,6 +42,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # or a power cut could leave the name with nothing in it
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

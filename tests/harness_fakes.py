@@ -43,7 +43,7 @@ def write_data(folder: Path, fingerprint: str = "f" * 64, simulated: bool = True
     return folder
 
 
-def fake_train(plan, data, device, notify) -> Trained:
+def fake_train(plan, data, device, notify, bookmark=None) -> Trained:
     """Answers at once with numbers that depend on the plan alone; some seeds end badly."""
     for epoch in range(1, plan.epochs + 1):
         for task in plan.tasks:
@@ -62,7 +62,7 @@ def fake_train(plan, data, device, notify) -> Trained:
     return Trained(metrics, dict.fromkeys(plan.tasks, frame), history, state, info)
 
 
-def slow_fake_train(plan, data, device, notify) -> Trained:
+def slow_fake_train(plan, data, device, notify, bookmark=None) -> Trained:
     time.sleep(0.5)
     return fake_train(plan, data, device, notify)
 

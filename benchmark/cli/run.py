@@ -55,6 +55,14 @@ Device = Annotated[str | None, typer.Option(help="auto (the default: a GPU if th
 Workers = Annotated[
     int | None, typer.Option(help="Processes side by side. Default: one a core on the CPU, one on a GPU.")
 ]
+SaveEvery = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="A running job keeps what it has reached at the end of an epoch if so long has gone since the last time; "
+        "when it is killed, the same command goes on from there. Default: 60.",
+    ),
+]
 Out = Annotated[
     str | None,
     typer.Option(
@@ -84,12 +92,14 @@ def run_command(
     trace: Trace = False,
     device: Device = None,
     workers: Workers = None,
+    save_every: SaveEvery = None,
     out: Out = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train, test and compare models.
 
-    Finished runs are not repeated; failed or interrupted ones are. The table of results ends it.
+    Finished runs are not repeated; interrupted ones go on from the last epoch that they kept, failed ones are tried
+    again. The table of results ends it.
 
     Examples:
 
@@ -117,6 +127,7 @@ def run_command(
         "trace": trace or None,
         "device": device,
         "workers": workers,
+        "save_every": save_every,
         "out": out,
         "dry_run": dry_run or None,
     }
@@ -136,7 +147,7 @@ def _run(console: Console, settings: RunConfig) -> None:
         _print_head(console, settings, plan)
         summary = launch(settings, plan, lambda tally: _watch(tally, console))
     except KeyboardInterrupt:
-        _say(console, "\nstopped; the same command goes on from the finished runs")
+        _say(console, "\nstopped; the same command goes on from here")
         raise typer.Exit(130) from None
     _print_end(console, settings, summary)
     if summary.failed:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
-from benchmark.runs.folder import FORMAT, is_done, json_text, new_run, runs_folder
+from benchmark.runs.folder import FORMAT, course_folder, is_done, json_text, new_run, remove_course, runs_folder
 from benchmark.runs.job import Job
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from benchmark.data.dataset import PreparedData
     from benchmark.training import EpochReport, Trained, TrainingPlan
+    from benchmark.training.resume import Bookmark
 
     Train = Callable[..., Trained]
     Notify = Callable[[EpochReport], None]
@@ -34,6 +35,7 @@ class Context:
         data: folder of the prepared data set. out: folder of the results. device: "cpu" or "cuda".
         threads: of torch on the CPU. caption: facts that are written into every run.json for readers.
         studies: tuning study that a model's settings come from, by model.
+        save_every: seconds after which a job keeps what it has reached, at the next end of an epoch.
     """
 
     data: Path
@@ -42,6 +44,7 @@ class Context:
     threads: int
     caption: Mapping[str, Any] = field(default_factory=dict)
     studies: Mapping[str, str] = field(default_factory=dict)
+    save_every: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def execute(
     train: Train | None = None,
     data: PreparedData | None = None,
 ) -> RunResult:
-    """Trains, tests and stores one job. An error of the job is stored too and never raised.
+    """Trains, tests and stores one job, from where an earlier call was stopped. An error of the job is stored too and
+    never raised.
 
     Args:
         job: what to do. context: where and on what.
@@ -77,9 +81,11 @@ def execute(
         return RunResult(job, "skipped")
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
-        trained = _train(job, context, notify, train, data)
-        seconds = time.perf_counter() - clock
+        bookmark = _bookmark(job, context)
+        trained = _train(job, context, notify, train, data, bookmark)
+        seconds = time.perf_counter() - clock + bookmark.earlier
         _store(job, context, trained, started, seconds)
+        remove_course(context.out, job.id)
     except UserError as fault:
         error, trace = str(fault), None
     except Exception as fault:  # the boundary of a job: whatever a model raises is its result, and the grid goes on
@@ -110,7 +116,20 @@ def keyed_hashes(key: bytes, kind: str, values: Iterable[int]) -> list[str]:
     ]
 
 
-def _train(job: Job, context: Context, notify: Notify, train: Train | None, data: PreparedData | None) -> Trained:
+def _bookmark(job: Job, context: Context) -> Bookmark:
+    from benchmark.training.resume import Bookmark
+
+    return Bookmark(course_folder(context.out, job.id) / "course.safetensors", job.id, context.save_every)
+
+
+def _train(
+    job: Job,
+    context: Context,
+    notify: Notify,
+    train: Train | None,
+    data: PreparedData | None,
+    bookmark: Bookmark,
+) -> Trained:
     import torch
 
     from benchmark.data.dataset import PreparedData
@@ -125,7 +144,7 @@ def _train(job: Job, context: Context, notify: Notify, train: Train | None, data
     if context.device == "cpu":
         torch.set_num_threads(context.threads)
     try:
-        return train(plan, data or PreparedData.open(context.data), torch.device(context.device), notify)
+        return train(plan, data or PreparedData.open(context.data), torch.device(context.device), notify, bookmark)
     finally:
         torch.set_num_threads(before)
 

@@ -3,6 +3,7 @@
 OUT/runs/<job id>/          run.json, predictions.parquet, history.parquet, checkpoint.safetensors; trace.parquet of
                             a traced run
 OUT/runs/<job id>.failed/   run.json with the error; replaced by the next attempt
+OUT/unfinished/<job id>/    where a job under way keeps what it has reached; removed when it is done
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ _TEMPORARY = ".unfinished-"
 
 def runs_folder(out: Path) -> Path:
     return out / "runs"
+
+
+def course_folder(out: Path, job_id: str) -> Path:
+    """Where a job keeps what it has reached until it is done."""
+    return out / "unfinished" / job_id
+
+
+def remove_course(out: Path, job_id: str) -> None:
+    shutil.rmtree(course_folder(out, job_id), ignore_errors=True)
 
 
 def is_done(out: Path, job_id: str) -> bool:

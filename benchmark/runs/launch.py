@@ -15,7 +15,7 @@ from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
 from benchmark.runs.environment import git_commit
 from benchmark.runs.execute import Context, RunResult
 from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell
-from benchmark.runs.folder import is_done, remove_abandoned, runs_folder
+from benchmark.runs.folder import is_done, remove_abandoned, remove_course, runs_folder
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
 from benchmark.runs.plan import Encoder, Plan, make_plan
@@ -93,12 +93,14 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
     caption = caption_of(plan, {"version": code_version(), "commit": git_commit()})
     record_plan(out, plan, caption)
     done = frozenset(job.id for job in plan.jobs if is_done(out, job.id))
+    for job in done:
+        remove_course(out, job)  # of a process that was killed between its last two steps
     waiting = [job for job in plan.jobs if job.id not in done]
     tally = Tally(plan.jobs, done, plan.data.samples)
     if waiting:
         # One thread on the CPU, whatever the executor: sums in another order would give other last digits.
         studies = {name: own.study for name, own in config.protocol.training_of.items() if own.study}
-        context = Context(plan.data.path, out, device, threads=1, caption=caption, studies=studies)
+        context = Context(plan.data.path, out, device, 1, caption, studies, config.save_every)
         workers = worker_count(config, device, len(waiting))
         executor = executor or (InProcess() if workers == 1 else ProcessPool(workers))
         with watch(tally) as tell:

@@ -43,3 +43,11 @@ class HalvingRates:
         if self._halve and task in self._last and validation_loss >= self._last[task]:
             self._rates[task] /= 2
         self._last[task] = validation_loss
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """All that epochs have changed, for `take`."""
+        return {"rates": dict(self._rates), "last": dict(self._last)}
+
+    def take(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Goes on where `state` was taken."""
+        self._rates, self._last = dict(state["rates"]), dict(state["last"])

@@ -20,6 +20,7 @@ from benchmark.training.faults import Diverged
 from benchmark.training.learning_rate import HalvingRates
 from benchmark.training.losses import total_loss
 from benchmark.training.predict import partition_loss, predict, score
+from benchmark.training.resume import Bookmark, Course
 from benchmark.training.support import give_support
 from benchmark.training.trace import Trace
 from models.contract import Staged
@@ -80,56 +81,76 @@ def fit(
     schedule: Schedule,
     notify: Callable[[EpochReport], None],
     trace: Trace | None = None,
+    bookmark: Bookmark | None = None,
 ) -> Fitted:
     """Trains a model and keeps the state of the epoch with the best validation score.
 
     The score is that of `epoch_score`; one epoch is kept for all tasks. The model is left with the last state; load
     the returned one. A `trace` is told of every task's part of an epoch, and changes nothing. What `notify` raises ends
-    the training.
+    the training. Where a `bookmark` has kept an earlier, interrupted training, this one goes on after its last kept
+    epoch.
 
     Raises:
         Diverged: a loss is not finite.
-        UserError: the model's options bar all epochs from being kept.
+        UserError: the model's options bar all epochs from being kept, or the bookmark does not fit the model.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
     rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate, schedule.task_rates)
-    best_score, best_epoch, best_state, selected_by, history = -math.inf, 0, {}, "", []
-    if trace:
+    course = Course(model, optimizer, rates, trace)
+    if bookmark:
+        bookmark.take_up(course)
+    if trace and not course.epoch:
         trace.begin()
-    for epoch in range(1, schedule.epochs + 1):
-        may_be_kept = model.begin_epoch(epoch) if isinstance(model, Staged) else True
-        rows = {}
-        for task, source in training.items():
-            started = time.perf_counter()
-            loss = _train_segment(model, optimizer, source, schedule, epoch, rates[task])
-            rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rates[task]}
-            rows[task]["seconds"] = time.perf_counter() - started
-            rows[task]["samples"] = source.samples_an_epoch(schedule.batch_size)
-            give_support(model, source, schedule.seed)
-            if trace:
-                trace.after(epoch, task)
-        losses, values = [], []
-        for task, source in validation.items():
-            predictions = predict(model, source, schedule.couples_samples, schedule.batch_size)
-            loss = partition_loss(source, predictions)
-            rates.after_epoch(task, loss)
-            metrics = score(source, predictions, source.task.task.metrics[:2])
-            losses.append(loss)
-            values += metrics.values()
-            rows[task] |= {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
-            row = rows[task]
-            notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"], metrics))
-        history += rows.values()
-        total, selected_by = epoch_score(values, losses)
-        if may_be_kept and total > best_score:
-            best_score, best_epoch = total, epoch
-            best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    if not best_state:
+    for epoch in range(course.epoch + 1, schedule.epochs + 1):
+        _train_epoch(course, training, validation, schedule, epoch, notify)
+        if bookmark:
+            bookmark.after_epoch(course)
+    if not course.best_state:
         raise UserError(
             f"none of the {schedule.epochs} epochs can be kept: the model's options reserve them all for a first stage"
         )
-    return Fitted(best_state, best_epoch, selected_by, history)
+    return Fitted(course.best_state, course.best_epoch, course.selected_by, course.history)
+
+
+def _train_epoch(
+    course: Course,
+    training: Mapping[str, BatchSource],
+    validation: Mapping[str, BatchSource],
+    schedule: Schedule,
+    epoch: int,
+    notify: Callable[[EpochReport], None],
+) -> None:
+    """One epoch of all tasks, its validation, and the choice of what to keep."""
+    model, rates = course.model, course.rates
+    may_be_kept = model.begin_epoch(epoch) if isinstance(model, Staged) else True
+    rows = {}
+    for task, source in training.items():
+        started = time.perf_counter()
+        loss = _train_segment(model, course.optimizer, source, schedule, epoch, rates[task])
+        rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rates[task]}
+        rows[task]["seconds"] = time.perf_counter() - started
+        rows[task]["samples"] = source.samples_an_epoch(schedule.batch_size)
+        give_support(model, source, schedule.seed)
+        if course.trace:
+            course.trace.after(epoch, task)
+    losses, values = [], []
+    for task, source in validation.items():
+        predictions = predict(model, source, schedule.couples_samples, schedule.batch_size)
+        loss = partition_loss(source, predictions)
+        rates.after_epoch(task, loss)
+        metrics = score(source, predictions, source.task.task.metrics[:2])
+        losses.append(loss)
+        values += metrics.values()
+        rows[task] |= {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
+        row = rows[task]
+        notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"], metrics))
+    course.history += rows.values()
+    total, course.selected_by = epoch_score(values, losses)
+    if may_be_kept and total > course.best_score:
+        course.best_score, course.best_epoch = total, epoch
+        course.best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    course.epoch = epoch
 
 
 def epoch_score(metrics: Sequence[float], losses: Sequence[float]) -> tuple[float, str]:

@@ -23,6 +23,7 @@ from benchmark.training.expense import forget_peak_memory, peak_memory, sample_f
 from benchmark.training.fitting import fit_in_one_go
 from benchmark.training.loop import EpochReport, Fitted, Schedule, fit
 from benchmark.training.predict import Predictions, predict, score
+from benchmark.training.resume import Bookmark
 from benchmark.training.trace import Trace
 from models.contract import MODALITIES, Dimensions, Head, Loaded, ModelEntry, count_parameters
 
@@ -80,7 +81,8 @@ class Trained:
         info: parameters, best_epoch, selected_by (what chose that epoch), seconds, training_samples_per_second,
         inference_samples_per_second, peak_memory (bytes), flops (of a sample by its modalities; none for models that
         are fitted in one go), by task test_samples, ceiling, permutation_spread, diagnostics, and for a model that
-        starts from another's state pretrained (names of what was loaded, and of what is new).
+        starts from another's state pretrained (names of what was loaded, and of what is new), and for a training that
+        was interrupted resumed_after (the epoch after which this call took it up).
         trace: rows of `benchmark.training.trace.Trace`, if it was asked for.
     """
 
@@ -97,8 +99,10 @@ def train(
     data: PreparedData,
     device: torch.device,
     notify: Callable[[EpochReport], None] = lambda report: None,
+    bookmark: Bookmark | None = None,
 ) -> Trained:
-    """Trains and tests.
+    """Trains and tests; with a `bookmark`, from the last epoch that it has kept. Models that are fitted in one go have
+    no epochs, and start anew.
 
     Raises:
         UserError: a task has an empty partition, the state to start from does not fit the model, the training diverged,
@@ -108,7 +112,7 @@ def train(
     forget_peak_memory(device)
     tasks = {name: data.task(name).with_label_fraction(plan.label_fraction) for name in plan.tasks}
     tests = _sources(plan, data, tasks, "test", device)
-    learned = learn(plan, data, tasks, device, notify, tests)
+    learned = learn(plan, data, tasks, device, notify, tests, bookmark)
     model, fitted, schedule = learned.model, learned.fitted, learned.schedule
     metrics, frames, spread, diagnostics = {}, {}, {}, {}
     inference = 0.0
@@ -127,7 +131,7 @@ def train(
         "parameters": count_parameters(model),
         "best_epoch": fitted.best_epoch,
         "selected_by": fitted.selected_by,
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - started + (bookmark.earlier if bookmark else 0.0),
         "training_samples_per_second": float(history["samples"].sum() / history["seconds"].sum()),
         "inference_samples_per_second": sum(map(len, tests.values())) / inference,
         "peak_memory": peak_memory(device),
@@ -137,6 +141,8 @@ def train(
         "diagnostics": diagnostics,
     }
     state = {name: value.cpu().contiguous() for name, value in fitted.state.items()}
+    if bookmark and bookmark.resumed_after is not None:
+        info["resumed_after"] = bookmark.resumed_after
     if learned.pretrained is not None:
         info["pretrained"] = {"loaded": list(learned.pretrained.loaded), "new": list(learned.pretrained.new)}
     if not models()[plan.model].fits:
@@ -168,6 +174,7 @@ def learn(
     device: torch.device,
     notify: Callable[[EpochReport], None],
     tests: Mapping[str, BatchSource] | None = None,
+    bookmark: Bookmark | None = None,
 ) -> Learned:
     """Trains on the training samples of `tasks` and keeps an epoch by their validation samples.
 
@@ -193,7 +200,7 @@ def learn(
     if entry.fits:
         fitted = fit_in_one_go(model, training, validation, schedule, notify)
     else:
-        fitted = fit(model, training, validation, schedule, notify, trace)
+        fitted = fit(model, training, validation, schedule, notify, trace, bookmark)
     model.load_state_dict(fitted.state)
     return Learned(model, fitted, schedule, pretrained, trace)
 

@@ -65,7 +65,7 @@ def test_there_is_nothing_to_carry_over_to_a_task_of_the_first_training(config):
 def test_jobs_start_from_the_stored_state_and_after_it(config):
     order, given = [], {}
 
-    def train(plan, data, device, notify):
+    def train(plan, data, device, notify, bookmark):
         order.append((plan.model, plan.seed))
         if plan.initial is not None:
             given[plan.seed] = plan.initial
@@ -82,7 +82,7 @@ def test_jobs_start_from_the_stored_state_and_after_it(config):
 
 
 def test_a_failed_first_training_fails_what_starts_from_it_with_the_reason(config):
-    def train(plan, data, device, notify):
+    def train(plan, data, device, notify, bookmark):
         if plan.model == "flexcare" and plan.seed == 1:
             raise RuntimeError("no")
         return fake_train(plan, data, device, notify)

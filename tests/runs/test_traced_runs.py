@@ -20,7 +20,7 @@ def jobs(tmp_path: Path, **options: object) -> dict[str, Job]:
     return {job.model: job for job in make_plan(config, config.data, None).jobs}
 
 
-def traced_train(plan, data, device, notify):
+def traced_train(plan, data, device, notify, bookmark):
     trained = fake_train(plan, data, device, notify)
     return replace(trained, trace=pd.DataFrame({"segment": [0]})) if plan.trace else trained
 
