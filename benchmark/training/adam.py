@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+class MemberAdam:
+    """One seed's moments and counts, to be kept and brought back as those of torch's optimizers are."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": {0: dict(self._tensors)}, "param_groups": []}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Copies the tensors of `state_dict` into their places.
+
+        Raises:
+            ValueError: they are not of this optimizer.
+        """
+        kept = state["state"].get(0, {})
+        if {name: value.shape for name, value in kept.items()} != {n: v.shape for n, v in self._tensors.items()}:
+            raise ValueError(f"moments {', '.join(kept)} are not those of this training")
+        for name, tensor in self._tensors.items():
+            tensor.copy_(kept[name])
 
 
 class FlatAdam:
@@ -42,6 +65,10 @@ class FlatAdam:
     def state(self) -> list[Tensor]:
         """All tensors that `step` changes beside the values."""
         return [self.mean, self.square, self.steps]
+
+    def member(self, seed: int) -> MemberAdam:
+        """The part of the seed at this position."""
+        return MemberAdam({"mean": self.mean[seed], "square": self.square[seed], "steps": self.steps[seed]})
 
     @torch.no_grad()
     def step(self, rates: Tensor) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,15 @@ class Fitted:
     history: list[dict[str, float | int | str]]
 
 
+@dataclass(frozen=True)
+class Segment:
+    """One task's part of one epoch, at a learning rate."""
+
+    epoch: int
+    task: str
+    rate: float
+
+
 def fit(
     model: nn.Module,
     training: Mapping[str, BatchSource],
@@ -96,6 +106,30 @@ def fit(
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
+    work = segments(model, optimizer, training, validation, schedule, notify, trace, bookmark)
+    loss = None
+    while True:
+        try:
+            due = work.send(loss)
+        except StopIteration as end:
+            return end.value
+        loss = _train_segment(model, optimizer, training[due.task], schedule, due)
+
+
+def segments(
+    model: nn.Module,
+    optimizer: Any,
+    training: Mapping[str, BatchSource],
+    validation: Mapping[str, BatchSource],
+    schedule: Schedule,
+    notify: Callable[[EpochReport], None],
+    trace: Trace | None = None,
+    bookmark: Bookmark | None = None,
+) -> Generator[Segment, float, Fitted]:
+    """All of `fit` but the steps: yields what is to be trained next, is sent its mean loss, and returns the result.
+
+    Whoever asks does the steps, for this model alone or for several at once.
+    """
     rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate, schedule.task_rates)
     course = Course(model, optimizer, rates, trace)
     if bookmark:
@@ -103,7 +137,9 @@ def fit(
     if trace and not course.epoch:
         trace.begin()
     for epoch in range(course.epoch + 1, schedule.epochs + 1):
-        _train_epoch(course, training, validation, schedule, epoch, notify)
+        may_be_kept = model.begin_epoch(epoch) if isinstance(model, Staged) else True
+        rows = yield from _train_epoch(course, training, schedule, epoch)
+        _validate_epoch(course, rows, validation, schedule, epoch, may_be_kept, notify)
         if bookmark:
             bookmark.after_epoch(course)
     if not course.best_state:
@@ -114,31 +150,37 @@ def fit(
 
 
 def _train_epoch(
+    course: Course, training: Mapping[str, BatchSource], schedule: Schedule, epoch: int
+) -> Generator[Segment, float, dict[str, dict]]:
+    """One epoch of all tasks; returns a history row a task."""
+    rows = {}
+    for task, source in training.items():
+        started, rate = time.perf_counter(), course.rates[task]
+        loss = yield Segment(epoch, task, rate)
+        rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rate}
+        rows[task]["seconds"] = time.perf_counter() - started
+        rows[task]["samples"] = source.samples_an_epoch(schedule.batch_size)
+        give_support(course.model, source, schedule.seed)
+        if course.trace:
+            course.trace.after(epoch, task)
+    return rows
+
+
+def _validate_epoch(
     course: Course,
-    training: Mapping[str, BatchSource],
+    rows: dict[str, dict],
     validation: Mapping[str, BatchSource],
     schedule: Schedule,
     epoch: int,
+    may_be_kept: bool,
     notify: Callable[[EpochReport], None],
 ) -> None:
-    """One epoch of all tasks, its validation, and the choice of what to keep."""
-    model, rates = course.model, course.rates
-    may_be_kept = model.begin_epoch(epoch) if isinstance(model, Staged) else True
-    rows = {}
-    for task, source in training.items():
-        started = time.perf_counter()
-        loss = _train_segment(model, course.optimizer, source, schedule, epoch, rates[task])
-        rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rates[task]}
-        rows[task]["seconds"] = time.perf_counter() - started
-        rows[task]["samples"] = source.samples_an_epoch(schedule.batch_size)
-        give_support(model, source, schedule.seed)
-        if course.trace:
-            course.trace.after(epoch, task)
+    """Validates all tasks after an epoch, and chooses what to keep."""
     losses, values = [], []
     for task, source in validation.items():
-        predictions = predict(model, source, schedule.couples_samples, schedule.batch_size)
+        predictions = predict(course.model, source, schedule.couples_samples, schedule.batch_size)
         loss = partition_loss(source, predictions)
-        rates.after_epoch(task, loss)
+        course.rates.after_epoch(task, loss)
         metrics = score(source, predictions, source.task.task.metrics[:2])
         losses.append(loss)
         values += metrics.values()
@@ -149,7 +191,7 @@ def _train_epoch(
     total, course.selected_by = epoch_score(values, losses)
     if may_be_kept and total > course.best_score:
         course.best_score, course.best_epoch = total, epoch
-        course.best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        course.best_state = {name: value.detach().clone() for name, value in course.model.state_dict().items()}
     course.epoch = epoch
 
 
@@ -170,18 +212,18 @@ def epoch_score(metrics: Sequence[float], losses: Sequence[float]) -> tuple[floa
 
 
 def _train_segment(
-    model: nn.Module, optimizer: torch.optim.Optimizer, source: BatchSource, schedule: Schedule, epoch: int, rate: float
+    model: nn.Module, optimizer: torch.optim.Optimizer, source: BatchSource, schedule: Schedule, due: Segment
 ) -> float:
     """One pass over one task's training samples; returns the mean loss of its batches."""
     task = source.task.task
-    torch.manual_seed(stream_seed(schedule.seed, "noise", task.name, epoch))  # dropout, gating noise
+    torch.manual_seed(stream_seed(schedule.seed, "noise", task.name, due.epoch))  # dropout, gating noise
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = due.rate
     model.train()
     weight = schedule.task_weights.get(task.name, 1.0)
     aux_weights = getattr(model, "aux_weights", {})
     losses = []
-    for batch in source.epoch(schedule.seed, epoch, schedule.batch_size):
+    for batch in source.epoch(schedule.seed, due.epoch, schedule.batch_size):
         loss = total_loss(task.kind, model(batch.inputs), batch.labels, aux_weights, weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -189,11 +231,20 @@ def _train_segment(
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
         optimizer.step()
         losses.append(loss.detach())
-    values = torch.stack(losses).cpu()
-    if not torch.isfinite(values).all():
-        step = int((~torch.isfinite(values)).nonzero()[0])
+    return mean_loss(torch.stack(losses).cpu(), due)
+
+
+def mean_loss(losses: Tensor, due: Segment) -> float:
+    """Mean of the losses of a segment's steps.
+
+    Raises:
+        Diverged: one is not finite.
+    """
+    finite = torch.isfinite(losses)
+    if not finite.all():
+        step = int((~finite).nonzero()[0])
         raise Diverged(
-            f"task {task.name}: loss is {values[step].item()} in step {step + 1} of epoch {epoch}; "
+            f"task {due.task}: loss is {losses[step].item()} in step {step + 1} of epoch {due.epoch}; "
             "lower the learning rate"
         )
-    return float(values.mean())
+    return float(losses.mean())

@@ -111,7 +111,9 @@ class Bookmark:
 
     def _ground(self, course: Course) -> dict[str, Any]:
         """What must be as it was for a course to go on."""
-        return {"format": FORMAT, "job": self.job, "device": course.device.type, "torch": torch.__version__}
+        optimizer = type(course.optimizer).__name__
+        facts = {"format": FORMAT, "job": self.job, "device": course.device.type, "optimizer": optimizer}
+        return facts | {"torch": torch.__version__}
 
 
 def _facts(course: Course) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from benchmark.data.fixed import StackedBatch
 from benchmark.random import stream_seed
-from benchmark.training.adam import FlatAdam
+from benchmark.training.adam import FlatAdam, MemberAdam
 from benchmark.training.losses import total_loss
 from models.noise import Counting, Drawn, drawn_from
 
@@ -83,6 +83,10 @@ class SeedStack:
         for name, buffer in model.named_buffers():
             buffer.data = self.buffers[name][seed]
         return model
+
+    def optimizer(self, seed: int) -> MemberAdam:
+        """What the optimizer keeps of the seed at this position."""
+        return self.adam.member(seed)
 
     def state(self) -> list[Tensor]:
         """All tensors that a step changes."""

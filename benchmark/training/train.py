@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -111,9 +111,29 @@ def train(
     started = time.perf_counter()
     forget_peak_memory(device)
     tasks = {name: data.task(name).with_label_fraction(plan.label_fraction) for name in plan.tasks}
-    tests = _sources(plan, data, tasks, "test", device)
+    tests = test_sources(plan, data, tasks, device)
     learned = learn(plan, data, tasks, device, notify, tests, bookmark)
+    return tested(plan, data, learned, tests, started, bookmark)
+
+
+def test_sources(
+    plan: TrainingPlan, data: PreparedData, tasks: Mapping[str, TaskData], device: torch.device
+) -> dict[str, BatchSource]:
+    """The test samples of the plan's tasks."""
+    return _sources(plan, data, tasks, "test", device)
+
+
+def tested(
+    plan: TrainingPlan,
+    data: PreparedData,
+    learned: Learned,
+    tests: Mapping[str, BatchSource],
+    started: float,
+    bookmark: Bookmark | None = None,
+) -> Trained:
+    """Tests a model on the sources `tests`, once; `started` is when its training began, by `time.perf_counter`."""
     model, fitted, schedule = learned.model, learned.fitted, learned.schedule
+    tasks, device = {name: source.task for name, source in tests.items()}, next(model.parameters()).device
     metrics, frames, spread, diagnostics = {}, {}, {}, {}
     inference = 0.0
     for name, source in tests.items():
@@ -180,6 +200,45 @@ def learn(
 
     The test partition is not read, and may be missing; only a trace needs the sources `tests`, to watch them.
     """
+    ready = make_ready(plan, data, tasks, device, tests)
+    if models()[plan.model].fits:
+        fitted = fit_in_one_go(ready.model, ready.training, ready.validation, ready.schedule, notify)
+    else:
+        arguments = (ready.model, ready.training, ready.validation, ready.schedule)
+        fitted = fit(*arguments, notify, ready.trace, bookmark)
+    return ready.with_kept(fitted)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A model before its training, with all that it is trained by."""
+
+    model: torch.nn.Module
+    training: dict[str, BatchSource]
+    validation: dict[str, BatchSource]
+    schedule: Schedule
+    pretrained: Loaded | None
+    trace: Trace | None
+
+    def with_model(self, model: torch.nn.Module) -> Ready:
+        """The same around another model of equal values."""
+        trace = self.trace and replace(self.trace, model=model)
+        return replace(self, model=model, trace=trace)
+
+    def with_kept(self, fitted: Fitted) -> Learned:
+        """The model with the state that its training keeps."""
+        self.model.load_state_dict(fitted.state)
+        return Learned(self.model, fitted, self.schedule, self.pretrained, self.trace)
+
+
+def make_ready(
+    plan: TrainingPlan,
+    data: PreparedData,
+    tasks: Mapping[str, TaskData],
+    device: torch.device,
+    tests: Mapping[str, BatchSource] | None = None,
+) -> Ready:
+    """Builds the model with its initial values on `device`, and opens its samples."""
     entry = models()[plan.model]
     training, validation = (_sources(plan, data, tasks, split, device) for split in ("train", "val"))
     model = _build(plan, tasks)
@@ -197,12 +256,7 @@ def learn(
         plan.task_rates,
     )
     trace = _trace(plan, model, tests or {}, schedule)
-    if entry.fits:
-        fitted = fit_in_one_go(model, training, validation, schedule, notify)
-    else:
-        fitted = fit(model, training, validation, schedule, notify, trace, bookmark)
-    model.load_state_dict(fitted.state)
-    return Learned(model, fitted, schedule, pretrained, trace)
+    return Ready(model, training, validation, schedule, pretrained, trace)
 
 
 @dataclass(frozen=True)

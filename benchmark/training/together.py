@@ -1,0 +1,144 @@
+"""Trains several seeds of one model side by side; each has the results that it would have alone.
+
+Everything but the steps is what a single training does (`loop.segments`): each seed has its own learning rates,
+validation, kept epoch and bookmark. The steps of all seeds that are due for the same part of the same epoch are done
+together (`stacked.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.data.batches import BatchSource
+from benchmark.data.dataset import PreparedData
+from benchmark.data.fixed import FixedSource
+from benchmark.training.expense import forget_peak_memory
+from benchmark.training.loop import EpochReport, Segment, mean_loss, segments
+from benchmark.training.recording import Steps
+from benchmark.training.resume import Bookmark
+from benchmark.training.stacked import Objective, SeedStack, generators_of
+from benchmark.training.train import Ready, Trained, TrainingPlan, make_ready, test_sources, tested
+from models.contract import Staged
+
+Outcome = Trained | Exception
+
+
+def train_together(
+    plans: Sequence[TrainingPlan],
+    data: PreparedData,
+    device: torch.device,
+    notify: Sequence[Callable[[EpochReport], None]],
+    bookmarks: Sequence[Bookmark | None],
+) -> list[Outcome]:
+    """Trains and tests the model of each plan; the plans differ in the seed alone.
+
+    Returns:
+        For each plan its result, or what went wrong with this seed; the others go on without it.
+
+    Raises:
+        Whatever concerns all seeds: see `train`.
+    """
+    started = time.perf_counter()
+    forget_peak_memory(device)
+    tasks = {name: data.task(name).with_label_fraction(plans[0].label_fraction) for name in plans[0].tasks}
+    tests = test_sources(plans[0], data, tasks, device)
+    ready = [make_ready(plan, data, tasks, device, tests) for plan in plans]
+    company = _Company(ready, [plan.seed for plan in plans])
+    fitted = company.fit(notify, bookmarks)
+    outcomes: list[Outcome] = []
+    for plan, own, result, bookmark in zip(plans, company.ready, fitted, bookmarks, strict=True):
+        if isinstance(result, Exception):
+            outcomes.append(result)
+            continue
+        trained = tested(plan, data, own.with_kept(result), tests, started, bookmark)
+        outcomes.append(replace(trained, info=trained.info | {"seeds_together": len(plans)}))
+    return outcomes
+
+
+class _Company:
+    """Seeds that share their steps.
+
+    Attributes:
+        ready: as given, with models that share their values with the stack.
+    """
+
+    def __init__(self, ready: Sequence[Ready], seeds: Sequence[int]) -> None:
+        first = ready[0]
+        self.schedule, self.seeds = first.schedule, seeds
+        self.stack = SeedStack([each.model for each in ready], first.schedule.clip_norm)
+        self.device = self.stack.device
+        self.steps = Steps(self.stack, record=self.device.type == "cuda")
+        self.ready = [each.with_model(self.stack.member(place)) for place, each in enumerate(ready)]
+        self.sources = {task: self._source(source) for task, source in first.training.items()}
+        self.order = list(first.training)
+
+    def fit(self, notify: Sequence[Callable[[EpochReport], None]], bookmarks: Sequence[Bookmark | None]) -> list[Any]:
+        """For each seed what its training keeps (`Fitted`), or the exception that ended it."""
+        work = [
+            segments(
+                each.model,
+                self.stack.optimizer(place),
+                each.training,
+                each.validation,
+                each.schedule,
+                notify[place],
+                each.trace,
+                bookmarks[place],
+            )
+            for place, each in enumerate(self.ready)
+        ]
+        due: dict[int, Segment] = {}
+        results: list[Any] = [None] * len(work)
+
+        def go_on(place: int, loss: float | None) -> None:
+            try:
+                due[place] = work[place].send(loss)
+            except StopIteration as end:
+                results[place] = end.value
+            except Exception as fault:  # a seed's own trouble is its result
+                results[place] = fault
+
+        for place in range(len(work)):
+            go_on(place, None)
+        while due:
+            # Seeds that took up a bookmark may stand at different epochs; the earliest part is trained first.
+            now = min(due.values(), key=lambda segment: (segment.epoch, self.order.index(segment.task)))
+            taking = {p: due.pop(p) for p, s in list(due.items()) if (s.epoch, s.task) == (now.epoch, now.task)}
+            for place, losses in self._train(now, taking).items():
+                try:
+                    loss = mean_loss(losses, taking[place])
+                except Exception as fault:
+                    results[place] = fault
+                    work[place].close()
+                else:
+                    go_on(place, loss)
+        return results
+
+    def _source(self, source: BatchSource) -> FixedSource:
+        return FixedSource(source, self.seeds, self.schedule.batch_size)
+
+    def _train(self, due: Segment, taking: Mapping[int, Segment]) -> dict[int, Tensor]:
+        """One pass of the seeds at the places `taking` over a task's samples; the losses of each one's steps."""
+        template, schedule = self.stack.template, self.schedule
+        if isinstance(template, Staged):
+            template.begin_epoch(due.epoch)
+        source = self.sources[due.task]
+        weight = schedule.task_weights.get(due.task, 1.0)
+        objective = Objective(source.task.task.kind, weight, getattr(template, "aux_weights", {}))
+        rates = torch.tensor([taking[p].rate if p in taking else 0.0 for p in range(self.stack.seeds)])
+        part = torch.tensor([p in taking for p in range(self.stack.seeds)])
+        rates, part = rates.to(self.device), part.to(self.device)
+        generators = generators_of(self.seeds, due.task, due.epoch, self.device)
+        losses, alive = [], []
+        for batch in source.epoch(due.epoch):
+            batch = replace(batch, alive=batch.alive & part)
+            losses.append(self.steps(batch, objective, rates, generators))
+            alive.append(batch.alive)
+        values, counted = torch.stack(losses).cpu(), torch.stack(alive).cpu()  # (T, S); the one wait of the segment
+        return {place: values[counted[:, place], place] for place in taking}
