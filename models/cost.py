@@ -93,10 +93,10 @@ def forward_flops(module: nn.Module, batch: Batch) -> float:
 def _nothing_padded() -> Iterator[None]:
     """Sequences of different lengths never share a padded group meanwhile."""
     usual = ragged.GROUP_OVERHEAD["cpu"]
-    ragged.grouping.cache_clear()
+    ragged.forget_groups()
     ragged.GROUP_OVERHEAD["cpu"] = 0
     try:
         yield
     finally:
         ragged.GROUP_OVERHEAD["cpu"] = usual
-        ragged.grouping.cache_clear()
+        ragged.forget_groups()

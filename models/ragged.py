@@ -139,6 +139,11 @@ def _grouping(layout: Layout, device: torch.device) -> Grouping:
     return Grouping(tuple(groups), on_device(inverse, device), on_device(order, device))
 
 
+def forget_groups() -> None:
+    """Empties the cache of groups, whose cuts depend on `GROUP_OVERHEAD`."""
+    _grouping.cache_clear()
+
+
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def _positions(lengths: tuple[int, ...], device: torch.device) -> Tensor:

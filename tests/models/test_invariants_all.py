@@ -126,14 +126,14 @@ def test_sequences_in_groups_of_similar_length_give_what_one_padded_group_gives(
     results = []
     for overhead in (10**9, 0):
         monkeypatch.setitem(ragged.GROUP_OVERHEAD, "cpu", overhead)
-        ragged.grouping.cache_clear()
+        ragged.forget_groups()
         model = build(entry, dropout=False).train()
         torch.manual_seed(0)  # the router's noise
         output = model(batch)
         loss_of(model, output, y).backward()
         results.append([output.logits.detach(), *(parameter.grad for parameter in model.parameters())])
     groups = len(ragged.grouping(batch.ehr.layout, batch.device).groups)
-    ragged.grouping.cache_clear()
+    ragged.forget_groups()
     assert groups == len(set(batch.ehr.layout.lengths)) > 1
     for one, many in zip(*results, strict=True):
         torch.testing.assert_close(many, one, rtol=0, atol=1e-10)
