@@ -64,8 +64,8 @@ from baselines.m3care_graph import (
 from models.checks import check_choice, check_count, check_rate, check_weight
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed
 from models.embeddings import UnimodalEmbeddings
-from models.layers import ClsEncoder, EncoderLayer
-from models.ragged import join, row_index, unit_layout
+from models.layers import ClsEncoder, Dropout, EncoderLayer
+from models.ragged import everyone, join, put
 from models.search import COMMON, Choice, LogUniform, SearchSpace
 
 DonorMask = Literal["columns", "pairwise"]
@@ -153,19 +153,18 @@ class M3Care(nn.Module):
         self.types = nn.Parameter(torch.randn(len(MODALITIES), width) * 0.02)
         self.layers = nn.ModuleList(EncoderLayer(width, d.heads, d.dropout, norm=joint_norm) for _ in range(multimodal))
         self.head = nn.Sequential(
-            nn.Linear(3 * width, 2 * width), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(2 * width, head.classes)
+            nn.Linear(3 * width, 2 * width), nn.ReLU(), Dropout(config.dropout), nn.Linear(2 * width, head.classes)
         )
         self.support = SupportSet(self.support_samples, width) if self.support_samples else None
 
     def forward(self, batch: Batch) -> Output:
         vectors, contents = self.encode(batch)
-        donors = [row_index(() if part is None else part.layout.rows, batch.device) for part in contents]  # (n_m,) each
         if self.support is not None and not self.training:
-            filled, diagnostics = self.impute_from_support(vectors, donors, batch.present), {}
+            filled, diagnostics = self.impute_from_support(vectors, batch.present), {}
         else:
-            similarity, stabiliser = self.similarity(vectors, donors, batch.present)  # (B, B), ()
+            similarity, stabiliser = self.similarity(vectors, batch.present)  # (B, B), ()
             edges = self.prune(similarity)  # (B, B)
-            filled = [self.imputations[m](vectors[m], edges, donors[m]) for m in range(len(MODALITIES))]  # (B, D) each
+            filled = self.impute(vectors, edges, batch.present)  # (B, D) each
             diagnostics = {"graph_density": graph_density(edges.detach())}
         patient = self.fuse(filled, contents)  # (B, 3D)
         logits = self.head(patient)  # (B, C)
@@ -175,31 +174,40 @@ class M3Care(nn.Module):
             return Output(logits, {"stabiliser": stabiliser})
         return Output(logits, diagnostics={"patient": patient.detach(), **diagnostics})
 
-    def encode(self, batch: Batch) -> tuple[list[Tensor], list[Packed | None]]:
-        """Owners' vectors h_m (n_m, D) and encoded content tokens; no rows and None where nobody owns the modality."""
+    def encode(self, batch: Batch) -> tuple[list[Tensor | None], list[Packed | None]]:
+        """Vectors h_m (B, D), zero for samples without m, and encoded content tokens; None where nobody owns m."""
         vectors, contents = [], []
         for encoder, tokens in zip(self.encoders, self.embeddings(batch), strict=True):
-            h, content = (
-                (self.types.new_zeros(0, self.types.shape[1]), None) if tokens is None else encoder.tokens(tokens)
-            )
-            vectors.append(h)
+            h, content = (None, None) if tokens is None else encoder.tokens(tokens)
+            vectors.append(None if h is None else put(h.new_zeros(batch.size, h.shape[1]), content.layout, h))
             contents.append(content)
         return vectors, contents
 
-    def similarity(self, vectors: Sequence[Tensor], donors: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
+    def similarity(self, vectors: Sequence[Tensor | None], present: Tensor) -> tuple[Tensor, Tensor]:
         """S (B, B): mean of K_m over the modalities that both samples own, 0 if they share none; and the stabiliser."""
-        owned = present.to(vectors[0].dtype)  # (B, M)
+        owned = present.to(self.threshold.dtype)  # (B, M)
         total, stabiliser = owned.new_zeros(len(owned), len(owned)), owned.new_zeros(())
-        for module, h, rows in zip(self.similarities, vectors, donors, strict=True):
-            if len(h):
-                within, term = module(h)  # (n, n), ()
-                total = total.index_put((rows[:, None], rows[None]), within.to(total.dtype), accumulate=True)
+        for m, (module, h) in enumerate(zip(self.similarities, vectors, strict=True)):
+            if h is not None:
+                within, term = module(h, present[:, m])  # (B, B), ()
+                total = total + within.masked_fill(~(present[:, m, None] & present[None, :, m]), 0)
                 stabiliser = stabiliser + term
         return total / (owned @ owned.T).clamp(min=1), stabiliser
+
+    def impute(self, vectors: Sequence[Tensor | None], edges: Tensor, present: Tensor) -> list[Tensor]:
+        """h'_m (B, D) of each modality from h_m and S' (B, B)."""
+        return [
+            module(self.or_zeros(h, len(edges)), edges, present[:, m])
+            for m, (module, h) in enumerate(zip(self.imputations, vectors, strict=True))
+        ]
 
     def prune(self, similarity: Tensor) -> Tensor:
         """S' from S, of any shape."""
         return prune(similarity, torch.sigmoid(self.threshold))
+
+    def or_zeros(self, h: Tensor | None, size: int) -> Tensor:
+        """h (B, D), zeros if nobody owns the modality."""
+        return self.types.new_zeros(size, self.types.shape[1]) if h is None else h
 
     def fuse(self, filled: Sequence[Tensor], contents: Sequence[Packed | None]) -> Tensor:
         """Reads [h'_ehr; ehr tokens; h'_cxr; cxr tokens; h'_note; note tokens]; outputs at the three h' (B, 3D).
@@ -207,11 +215,12 @@ class M3Care(nn.Module):
         Args:
             filled: h'_m (B, D) of each modality, owned or imputed, always visible. contents: encoded tokens of owners.
         """
-        everyone = unit_layout(range(len(filled[0])))
+        some = next(content for content in contents if content is not None)
+        one_each = everyone(len(filled[0]), some.layout)
         parts, summaries = [], []
         for m, (vector, content) in enumerate(zip(filled, contents, strict=True)):
             summaries.append(len(parts))
-            parts.append(Packed(vector + self.types[m], everyone))  # (B, D)
+            parts.append(Packed(vector + self.types[m], one_each))  # (B, D)
             if content is not None:
                 parts.append(content.with_values(content.values + self.types[m]))  # (N_m, D)
         joined = join(parts)
@@ -219,7 +228,7 @@ class M3Care(nn.Module):
         for layer in self.layers[:-1]:
             sequences = layer(sequences)
         readers = torch.stack([joined.where[part] for part in summaries], dim=1)  # (B, 3)
-        return self.layers[-1].read(sequences, readers).flatten(1)  # (B, 3D)
+        return self.layers[-1].read_rows(sequences, readers).flatten(1)  # (B, 3D)
 
     @torch.no_grad()
     def remember(self, batch: Batch) -> None:
@@ -230,44 +239,42 @@ class M3Care(nn.Module):
         """
         support = self.support
         support.clear(batch.present)
-        vectors, contents = self.encode(batch)
-        donors = [row_index(() if part is None else part.layout.rows, batch.device) for part in contents]
-        edges = self.prune(self.similarity(vectors, donors, batch.present)[0])  # (s, s)
+        vectors, _ = self.encode(batch)
+        edges = self.prune(self.similarity(vectors, batch.present)[0])  # (s, s)
         others = edges * support.share(support.owned.any(1).sum() - 1)
         edges = others.diagonal_scatter(edges.diagonal())
-        for m, (h, rows) in enumerate(zip(vectors, donors, strict=True)):
-            if len(h):
-                raw, projected, _ = self.similarities[m].views(h)  # (n, D) each
-                among = edges.index_select(0, rows).index_select(1, rows).to(h.dtype)  # (n, n)
-                hop = self.imputations[m].first_hop(among @ h)  # (n, D)
-                support.put(m, rows, h=h, raw=raw, projected=projected, hop=hop)
-                support.bandwidths[m] = torch.stack([bandwidth(raw), bandwidth(projected)])
+        for m, h in enumerate(vectors):
+            if h is not None:
+                owned = batch.present[:, m]
+                raw, projected, _ = self.similarities[m].views(h, owned)  # (s, D) each
+                hop = self.imputations[m].first_hop(edges.to(h.dtype) @ h)  # (s, D)
+                support.put(m, h=h, raw=raw, projected=projected, hop=hop)
+                support.bandwidths[m] = torch.stack([bandwidth(raw, owned), bandwidth(projected, owned)])
 
-    def impute_from_support(self, vectors: Sequence[Tensor], donors: Sequence[Tensor], present: Tensor) -> list[Tensor]:
+    def impute_from_support(self, vectors: Sequence[Tensor | None], present: Tensor) -> list[Tensor]:
         """h'_m (B, D) of each modality when a sample's neighbours are the support set and itself."""
         support = self.support
         if not support.filled:
             raise RuntimeError("M3Care predicts from a support set, but has been given none")
-        dtype = vectors[0].dtype
+        dtype = self.threshold.dtype
         owned, known = present.to(dtype), support.owned.to(dtype)  # (B, M), (S, M)
         total = owned.new_zeros(len(owned), len(known))  # (B, S)
-        for m, (h, rows) in enumerate(zip(vectors, donors, strict=True)):
-            if len(h):
-                raw, projected, _ = self.similarities[m].views(h)  # (n, D) each
+        for m, h in enumerate(vectors):
+            if h is not None:
+                raw, projected, _ = self.similarities[m].views(h, present[:, m])  # (B, D) each
                 b_raw, b_projected = support.bandwidths[m]
                 near = kernel(raw, support.raw[m], b_raw), kernel(projected, support.projected[m], b_projected)
-                total = total.index_add(0, rows, self.similarities[m].mix(*near).to(dtype) * known[:, m])
+                total = total + self.similarities[m].mix(*near) * owned[:, m, None] * known[:, m]
         similarity = total / (owned @ known.T).clamp(min=1)
         edges = self.prune(similarity) * support.share(support.owned.any(1).sum()).to(dtype)  # (B, S)
         itself = self.prune(torch.ones_like(self.threshold)).to(dtype)  # S_ii is 1
         filled = []
-        for m, (h, rows) in enumerate(zip(vectors, donors, strict=True)):
-            module = self.imputations[m]
+        for m, (module, vector) in enumerate(zip(self.imputations, vectors, strict=True)):
+            h = self.or_zeros(vector, len(edges))  # (B, D)
             # Places without the modality hold zeros, so that only its columns count.
-            around = edges.index_select(0, rows) @ support.h[m].to(dtype)  # (n, D)
-            own_hop = module.first_hop(around + itself * h)  # (n, D)
-            neighbourhood = (edges @ support.hop[m].to(dtype)).index_add(0, rows, itself * own_hop)  # (B, D)
-            filled.append(module.gate(module.second_hop(neighbourhood, rows), h, rows))
+            own_hop = module.first_hop(edges @ support.h[m].to(dtype) + itself * h)  # (B, D)
+            neighbourhood = edges @ support.hop[m].to(dtype) + itself * own_hop * owned[:, m, None]  # (B, D)
+            filled.append(module.gate(module.second_hop(neighbourhood, present[:, m]), h, present[:, m]))
         return filled
 
 

@@ -18,10 +18,15 @@ SCALES = (0.5, 1.0, 2.0)
 """Bandwidths of the multi-scale kernel, in units of the mean squared distance."""
 
 
-class BatchScale(nn.Module):
-    """Batch normalisation without shift: (n, D) -> (n, D), n >= 1.
+EPSILON = 1e-5
+"""Added to variances, as torch's batch normalisation does."""
 
-    In training, statistics are the batch's own, unless it has a single row; otherwise the running ones.
+
+class BatchScale(nn.Module):
+    """Batch normalisation without shift, over the rows that somebody owns: (B, D) -> (B, D).
+
+    In training, statistics are those of the batch's owned rows, unless there is at most one; otherwise the running
+    ones. Written out instead of torch's, so that which rows count need not be known on the host.
     """
 
     def __init__(self, width: int, momentum: float = 0.1) -> None:
@@ -31,9 +36,24 @@ class BatchScale(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        own = self.training and len(x) > 1
-        return F.batch_norm(x, self.mean, self.variance, self.weight, None, own, self.momentum)
+    def forward(self, x: Tensor, owned: Tensor | None = None) -> Tensor:
+        """(B, D) rows, (B,) bool which of them count; None: all do."""
+        x = at_least_single(x)
+        mean, variance = self._statistics(x, owned) if self.training else (self.mean, self.variance)
+        return (x - mean) * torch.rsqrt(variance + EPSILON) * self.weight
+
+    def _statistics(self, x: Tensor, owned: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and biased variance (D,) to use; brings the running ones up to date."""
+        counts = torch.ones_like(x[:, :1], dtype=torch.bool) if owned is None else owned[:, None]
+        number = counts.sum()
+        mean = x.masked_fill(~counts, 0).sum(0) / number.clamp(min=1)
+        variance = (x - mean).masked_fill(~counts, 0).square().sum(0) / number.clamp(min=1)
+        several = number > 1
+        unbiased = variance.detach() * number / (number - 1).clamp(min=1)
+        for running, new in ((self.mean, mean.detach()), (self.variance, unbiased)):
+            running.copy_(torch.where(several, running + self.momentum * (new - running), running))
+        # With one owner, the running ones are still those of before.
+        return torch.where(several, mean, self.mean), torch.where(several, variance, self.variance)
 
 
 def at_least_single(x: Tensor) -> Tensor:
@@ -47,10 +67,17 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return difference.square().sum(-1)
 
 
-def bandwidth(x: Tensor) -> Tensor:
-    """b, the mean of ||x_i - x_j||^2 over pairs i != j, held constant; 1 if there is no pair, or none apart."""
-    n = len(x)
-    b = squared_distances(x, x).detach().sum() / max(n * n - n, 1)
+def bandwidth(x: Tensor, owned: Tensor | None = None) -> Tensor:
+    """b, the mean of ||x_i - x_j||^2 over pairs i != j, held constant; 1 if there is no pair, or none apart.
+
+    Args:
+        x: (n, D). owned: (n,) bool, which rows count; None: all do.
+    """
+    x = x.detach()
+    owned = torch.ones_like(x[:, 0], dtype=torch.bool) if owned is None else owned
+    n = owned.sum()
+    among = owned[:, None] & owned[None]
+    b = squared_distances(x, x).masked_fill(~among, 0).sum() / (n * n - n).clamp(min=1)
     return torch.where(b < 1e-3, torch.ones_like(b), b)
 
 
@@ -65,7 +92,7 @@ def kernel(x: Tensor, y: Tensor | None = None, b: Tensor | None = None) -> Tenso
 
 
 class Similarity(nn.Module):
-    """Similarity of the owners of one modality: vectors h (n, D) -> K_m (n, n) and the stabilising term.
+    """Similarity of the owners of one modality: vectors h (B, D) -> K_m (B, B) and the stabilising term.
 
         r = BN(h),  q = BN(relu(phi(h)))                                   form "odir"
         K_m = [(1 - e) kappa(q) + e] * kappa(r)                            elementwise
@@ -87,16 +114,19 @@ class Similarity(nn.Module):
         self.norm_raw, self.norm_projected = norms
         self.mixing = nn.Parameter(torch.tensor(float(mixing)))
 
-    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        raw, projected, stabiliser = self.views(h)
-        return self.mix(kernel(raw), kernel(projected)), stabiliser
+    def forward(self, h: Tensor, owned: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (B, D), zero where the modality is absent; owners (B,) bool. Of non-owners K_m says nothing."""
+        raw, projected, stabiliser = self.views(h, owned)
+        among = (kernel(view, view, bandwidth(view, owned)) for view in (raw, projected))
+        return self.mix(*among), stabiliser
 
-    def views(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """r (n, D), q (n, D) and the stabilising term."""
+    def views(self, h: Tensor, owned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """r (B, D), q (B, D) and the stabilising term."""
         projected = self.phi(h)
-        stabiliser = (torch.linalg.norm(at_least_single(projected)) - torch.linalg.norm(at_least_single(h))).abs()
-        raw = self.norm_raw(h)
-        return raw, self.norm_projected(F.relu(projected) if self.form == "odir" else projected), stabiliser
+        norms = [torch.linalg.norm(at_least_single(x).masked_fill(~owned[:, None], 0)) for x in (projected, h)]
+        raw = self.norm_raw(h, owned)
+        activated = F.relu(projected) if self.form == "odir" else projected
+        return raw, self.norm_projected(activated, owned), (norms[0] - norms[1]).abs()
 
     def mix(self, raw: Tensor, deep: Tensor) -> Tensor:
         """K_m from kappa(r) and kappa(q), all of one shape."""
@@ -107,7 +137,7 @@ class Similarity(nn.Module):
 class Imputation(nn.Module):
     """One modality's two graph layers and gate: what each sample's vector becomes, owned or filled in.
 
-    With the owners' vectors h, rows of the thresholded similarity S' and columns of owners only:
+    With vectors h, zero where the modality is absent, and the thresholded similarity S', columns of owners only:
 
         g  = relu(S' relu(S' h W1 + b1) W2 + b2)                for every sample
         h' = (a g + c h) / (a + c), a = sigmoid(w1 g), c = sigmoid(w2 h)    for owners, h' = g for the others
@@ -125,33 +155,30 @@ class Imputation(nn.Module):
         self.gate_graph = nn.Linear(width, 1)
         self.gate_own = nn.Linear(width, 1)
 
-    def forward(self, h: Tensor, similarity: Tensor, donors: Tensor) -> Tensor:
-        """Owners' vectors h (n, D), S' (B, B), owners' rows (n,) -> h' (B, D)."""
-        return self.gate(self.aggregate(h, similarity, donors), h, donors)
+    def forward(self, h: Tensor, similarity: Tensor, owned: Tensor) -> Tensor:
+        """h (B, D), S' (B, B), owners (B,) bool -> h' (B, D)."""
+        return self.gate(self.aggregate(h, similarity, owned), h, owned)
 
-    def aggregate(self, h: Tensor, similarity: Tensor, donors: Tensor) -> Tensor:
+    def aggregate(self, h: Tensor, similarity: Tensor, owned: Tensor) -> Tensor:
         """As `forward`, but returns g (B, D)."""
-        to_donors = similarity.index_select(1, donors)  # (B, n)
-        among_donors = to_donors.index_select(0, donors)  # (n, n): the first hop is needed at donors only
-        return self.second_hop(to_donors @ self.first_hop(among_donors @ h), donors)
+        from_donors = similarity.masked_fill(~owned[None], 0)  # (B, B)
+        return self.second_hop(from_donors @ self.first_hop(from_donors @ h), owned)
 
     def first_hop(self, neighbourhood: Tensor) -> Tensor:
-        """Sums over an owner's neighbours (n, D) -> (n, D)."""
+        """Sums over a sample's neighbours (B, D) -> (B, D)."""
         return F.relu(self.first(neighbourhood))
 
-    def second_hop(self, neighbourhood: Tensor, donors: Tensor) -> Tensor:
+    def second_hop(self, neighbourhood: Tensor, owned: Tensor) -> Tensor:
         """Sums over neighbours' first-hop vectors (B, D) -> g (B, D)."""
         if self.pairwise:
-            owned = neighbourhood.index_select(0, donors)
-            neighbourhood = torch.zeros_like(neighbourhood).index_copy(0, donors, owned)
+            neighbourhood = neighbourhood.masked_fill(~owned[:, None], 0)
         return F.relu(self.second(neighbourhood))
 
-    def gate(self, g: Tensor, h: Tensor, donors: Tensor) -> Tensor:
-        """g (B, D), h (n, D) -> h' (B, D)."""
-        g_owned = g.index_select(0, donors)
+    def gate(self, g: Tensor, h: Tensor, owned: Tensor) -> Tensor:
+        """g (B, D), h (B, D) -> h' (B, D)."""
         # a / (a + c) from the logarithms, for a and c may both be too small to divide by their sum.
-        share = torch.sigmoid(F.logsigmoid(self.gate_graph(g_owned)) - F.logsigmoid(self.gate_own(h)))  # (n, 1)
-        return g.index_copy(0, donors, (share * g_owned + (1 - share) * h).to(g.dtype))
+        share = torch.sigmoid(F.logsigmoid(self.gate_graph(g)) - F.logsigmoid(self.gate_own(h)))  # (B, 1)
+        return torch.where(owned[:, None], (share * g + (1 - share) * h).to(g.dtype), g)
 
 
 def prune(similarity: Tensor, threshold: Tensor) -> Tensor:
@@ -192,11 +219,11 @@ class SupportSet(nn.Module):
             values.zero_()
         self.filled = True
 
-    def put(self, m: int, rows: Tensor, **values: Tensor) -> None:
-        """Stores vectors (n, D) of the m-th modality at places `rows` (n,), by buffer name."""
+    def put(self, m: int, **values: Tensor) -> None:
+        """Stores the samples' vectors (s, D) of the m-th modality, by buffer name; zero for those that lack it."""
         for name, vectors in values.items():
-            buffer = getattr(self, name)
-            buffer[m] = buffer[m].index_copy(0, rows, vectors.to(buffer.dtype))
+            lacks = ~self.owned[: len(vectors), m, None]
+            getattr(self, name)[m, : len(vectors)] = vectors.masked_fill(lacks, 0)
 
     def share(self, others: Tensor) -> Tensor:
         """What one of that many other samples counts, for their sum to weigh as much as that over training's mates."""

@@ -37,11 +37,12 @@ from torch import Tensor, nn
 
 from baselines.common import only_head, primary_first
 from models.checks import check_choice, check_count, check_rate
-from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed, Readout
+from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed, Readout, Slots
 from models.embeddings import UnimodalEmbeddings
-from models.layers import ClsEncoder
+from models.layers import ClsEncoder, Dropout
 from models.layout import on_device
-from models.ragged import join, row_index, token_means, unit_layout
+from models.ragged import only_owned, put, rows_of, token_means
+from models.slots import starts, steps
 
 Pool = Literal["cls", "mean"]
 Order = Literal["primary", "fixed"]
@@ -90,16 +91,61 @@ def _time_major(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor]:
     return on_device((offsets + steps).ravel(), device), on_device(ends, device)
 
 
+def _time_major_slots(layout: Slots) -> tuple[Tensor, Tensor]:
+    """As `_time_major`; a slot of nobody counts as one token."""
+    device = layout.used.device
+    last = layout.used.clamp(min=1) - 1  # (n,)
+    place = torch.minimum(steps(max(layout.lengths), device)[:, None], last)  # (T, n)
+    return (starts(layout.lengths, device) + place).flatten(), last * len(layout) + steps(len(layout), device)
+
+
+State = tuple[Tensor, Tensor]
+"""Hidden states and cells of an LSTM, each (layers, n, D)."""
+
+
+def read_steps(lstm: nn.LSTM, steps: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    """(T, n, D) -> top states (T, n, D) after every step, and the last state of all layers.
+
+    On a CPU not in half precision under autocast either: torch has such an LSTM for few CPUs only.
+    """
+    if steps.device.type != "cpu":
+        return lstm(steps, state)
+    with torch.autocast("cpu", enabled=False):
+        return lstm(steps.to(lstm.weight_ih_l0.dtype), state)
+
+
 def last_state(lstm: nn.LSTM, packed: Packed) -> Tensor:
     """Top layer's hidden state after each sequence's own last token: packed (N, D) -> (n, D).
 
     What an LSTM reads after a sequence's end changes no earlier state, so the steps run over one padded block: on CPU
     two to seven times as fast as torch's packed sequences, whose cost grows with the steps of the longest one.
     """
-    source, ends = _time_major(packed.layout, packed.values.device)
+    if isinstance(packed.layout, Slots):
+        source, ends = _time_major_slots(packed.layout)
+    else:
+        source, ends = _time_major(packed.layout, packed.values.device)
     block = packed.values.index_select(0, source).view(-1, len(packed.layout), packed.values.shape[1])  # (T, n, D)
-    states, _ = lstm(block)
+    states, _ = read_steps(lstm, block)
     return states.flatten(0, 1).index_select(0, ends)
+
+
+def last_state_of_present(lstm: nn.LSTM, vectors: Sequence[Tensor], present: Tensor) -> Tensor:
+    """Hidden state of a one-layer LSTM after each sample's present vectors.
+
+    An absent vector leaves hidden state and cell as they are, which is what a sequence without it does.
+
+    Args:
+        vectors: P tensors (B, D), in the order in which they are read. present: (B, P) bool.
+
+    Returns:
+        (B, D).
+    """
+    hidden = cell = lstm.weight_hh_l0.new_zeros(1, len(present), lstm.hidden_size)
+    for vector, there in zip(vectors, present.unbind(1), strict=True):
+        _, (after, cell_after) = read_steps(lstm, vector[None], (hidden, cell))
+        hidden = torch.where(there[:, None], after, hidden)
+        cell = torch.where(there[:, None], cell_after, cell)
+    return hidden[0]
 
 
 class MeanPool(nn.Module):
@@ -120,7 +166,13 @@ class MedFuse(nn.Module):
     Args:
         dimensions: shared sizes; `layers` is the depth of the film and note encoders.
         heads: the task's head. config: options.
+
+    Attributes:
+        vmappable: False, because torch has no rule for an LSTM.
+        fixed_shapes: False where encoders are pretrained: a step that was recorded would not turn to the next stage.
     """
+
+    vmappable = False
 
     def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: MedFuseConfig) -> None:
         super().__init__()
@@ -129,7 +181,7 @@ class MedFuse(nn.Module):
         self.order = primary_first(head.primary if config.order == "primary" else MODALITIES[0])
         self.embeddings = UnimodalEmbeddings(d)
         self.series = nn.LSTM(width, width, num_layers=config.series_layers)
-        self.series_dropout = nn.Dropout(config.dropout)
+        self.series_dropout = Dropout(config.dropout)
         self.encoders = nn.ModuleDict(
             {
                 name: ClsEncoder(width, d.layers, d.heads, d.dropout) if config.pool == "cls" else MeanPool()
@@ -141,6 +193,7 @@ class MedFuse(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, head.classes)
         self.pretrain_epochs, self.pretraining = config.pretrain_epochs, False
+        self.fixed_shapes = not config.pretrain_epochs
         own_heads = MODALITIES if config.pretrain_epochs else ()
         self.unimodal_heads = nn.ModuleDict({name: nn.Linear(width, head.classes) for name in own_heads})
 
@@ -156,26 +209,29 @@ class MedFuse(nn.Module):
         return self.projections[name](self.encoders[name](tokens))
 
     def forward(self, batch: Batch) -> Output:
+        embedded = self.embeddings(batch)
         vectors = [
-            None if tokens is None else Packed(self.encode(name, tokens), unit_layout(tokens.layout.rows))  # (n_m, D)
-            for name, tokens in zip(MODALITIES, self.embeddings(batch), strict=True)
+            None if tokens is None else self.encode(name, tokens)  # (n_m, D)
+            for name, tokens in zip(MODALITIES, embedded, strict=True)
         ]
-        # Sequences of one to three vectors, (N, D): the present ones, moved together, in the order of fusion.
-        sequences = join([vectors[m] for m in self.order if vectors[m] is not None]).packed
-        patient = self.norm(last_state(self.fusion, sequences))  # (B, D)
+        owned = [m for m in self.order if vectors[m] is not None]
+        of_rows = [
+            put(vectors[m].new_zeros(batch.size, vectors[m].shape[1]), embedded[m].layout, vectors[m]) for m in owned
+        ]  # (B, D) each
+        patient = self.norm(last_state_of_present(self.fusion, of_rows, batch.present[:, owned]))  # (B, D)
         logits = self.head(patient)  # (B, C)
         if self.training and self.pretraining:
-            return Output(logits, readouts=self.read_unimodal(vectors))
+            return Output(logits, readouts=self.read_unimodal(vectors, embedded))
         return Output(logits, diagnostics={"patient": patient.detach()})
 
-    def read_unimodal(self, vectors: Sequence[Packed | None]) -> tuple[Readout, ...]:
-        """Each modality's own prediction (n_m, C) for the samples that own it."""
+    def read_unimodal(self, vectors: Sequence[Tensor | None], embedded: Sequence[Packed | None]) -> tuple[Readout, ...]:
+        """Each modality's own prediction (n_m, C) for the samples that own it, from their vectors (n_m, D)."""
         readouts = []
-        for name, vector in zip(MODALITIES, vectors, strict=True):
+        for name, vector, tokens in zip(MODALITIES, vectors, embedded, strict=True):
             if vector is not None:
-                logits = self.unimodal_heads[name](vector.values)
-                ones = torch.ones(len(logits), device=logits.device)
-                readouts.append(Readout(logits, row_index(vector.layout.rows, logits.device), ones))
+                logits = self.unimodal_heads[name](vector)
+                weight = only_owned(torch.ones(len(logits), device=logits.device), tokens.layout)
+                readouts.append(Readout(logits, rows_of(tokens.layout, logits.device), weight))
         return tuple(readouts)
 
 

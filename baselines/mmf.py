@@ -37,10 +37,10 @@ from torch import Tensor, nn
 
 from baselines.common import LayerKind, check_depth, only_head
 from models.checks import check_choice, check_count
-from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed
+from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed
 from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
-from models.ragged import join, prepend, repeat_token, row_index
+from models.ragged import add, prepend, repeat_token, take
 from models.search import COMMON, Choice, SearchSpace
 
 ReadOut = Literal["mean", "primary", "learned", "logit_mean"]
@@ -79,11 +79,11 @@ class MMFConfig:
 
 @dataclass(frozen=True)
 class Stream:
-    """One modality's sequences [class token; content; bottlenecks] between two layers.
+    """One modality's sequences [bottlenecks; class token; content] between two layers; attention knows no order.
 
     Attributes:
         modality: its number. tokens: packed (N, D). layers: the modality's own.
-        cls: (n,) positions of the class tokens. rows: (n,) batch rows.
+        cls: (n,) positions of the class tokens.
         shared: (n * K,) positions of the K bottlenecks, sample by sample; None before they have joined.
     """
 
@@ -91,7 +91,6 @@ class Stream:
     tokens: Packed
     layers: nn.ModuleList
     cls: Tensor
-    rows: Tensor
     shared: Tensor | None = None
 
     def step(self, layer: int) -> Stream:
@@ -99,32 +98,30 @@ class Stream:
         return replace(self, tokens=self.layers[layer](self.tokens))
 
     def joined_by(self, bottlenecks: Tensor) -> Stream:
-        """Appends the K bottlenecks (K, D), the same for all samples, to every sequence: (N, D) -> (N + n * K, D)."""
-        count, rows = len(bottlenecks), self.tokens.layout.rows
-        copies = Packed(bottlenecks.repeat(len(rows), 1), Layout((count,) * len(rows), rows))
-        joined = join([self.tokens, copies])
-        before, shared = joined.where
-        return replace(self, tokens=joined.packed, cls=before.index_select(0, self.cls), shared=shared)
+        """Puts the K bottlenecks (K, D), the same for all samples, into every sequence: (N, D) -> (n * K + N, D)."""
+        joined = prepend(bottlenecks.expand(len(self.tokens.layout), -1, -1), self.tokens)
+        shared, others = joined.where
+        return replace(self, tokens=joined.packed, cls=others.index_select(0, self.cls), shared=shared)
 
     def exchange(self, bottlenecks: Tensor) -> Stream:
         """Puts the batch's bottlenecks (B, K, D) in place of the stream's own."""
-        own = bottlenecks.index_select(0, self.rows).flatten(0, 1)  # (n * K, D)
+        own = take(bottlenecks, self.tokens.layout).flatten(0, 1)  # (n * K, D)
         return replace(self, tokens=self.tokens.with_values(self.tokens.values.index_copy(0, self.shared, own)))
 
     def bottlenecks(self) -> Tensor:
         """(n, K, D)."""
-        return self.tokens.values.index_select(0, self.shared).view(len(self.rows), -1, self.tokens.values.shape[1])
+        return self.tokens.values.index_select(0, self.shared).view(len(self.cls), -1, self.tokens.values.shape[1])
 
     def read(self) -> Tensor:
         """Class outputs (n, D) of the last layer, whose other outputs nobody uses."""
         return self.layers[-1].read(self.tokens, self.cls[:, None]).squeeze(1)
 
 
-def skip_mean(parts: Sequence[Tensor], rows: Sequence[Tensor], weights: Tensor) -> Tensor:
+def skip_mean(parts: Sequence[Tensor], streams: Sequence[Stream], weights: Tensor) -> Tensor:
     """Weighted mean over the modalities that a sample owns.
 
     Args:
-        parts: (n_m, ...) of each modality. rows: (n_m,) their batch rows.
+        parts: (n_m, ...) of each stream.
         weights: (B, len(parts)) of each sample's parts; 0 where it has none, not all 0.
 
     Returns:
@@ -132,9 +129,10 @@ def skip_mean(parts: Sequence[Tensor], rows: Sequence[Tensor], weights: Tensor) 
     """
     shares = weights / weights.sum(1, keepdim=True)
     total = parts[0].new_zeros(len(weights), *parts[0].shape[1:])
-    for m, (part, where) in enumerate(zip(parts, rows, strict=True)):
-        share = shares[:, m].index_select(0, where).to(part.dtype)  # (n_m,)
-        total = total.index_add(0, where, part * share.view(-1, *[1] * (part.dim() - 1)))
+    for m, (part, stream) in enumerate(zip(parts, streams, strict=True)):
+        owners = stream.tokens.layout
+        share = take(shares[:, m], owners).to(part.dtype)  # (n_m,)
+        total = add(total, owners, part * share.view(-1, *[1] * (part.dim() - 1)))
     return total
 
 
@@ -179,8 +177,7 @@ class MMF(nn.Module):
             streams = [stream.step(layer) for stream in streams]
             if streams[0].shared is not None:
                 weights = self.weights(streams, batch.present)  # (B, present streams)
-                rows = [stream.rows for stream in streams]
-                common = skip_mean([stream.bottlenecks() for stream in streams], rows, weights)  # (B, K, D)
+                common = skip_mean([stream.bottlenecks() for stream in streams], streams, weights)  # (B, K, D)
                 streams = [stream.exchange(common) for stream in streams]
         if self.fusion_start == len(self.streams[0]) - 1:
             streams = self.join_bottlenecks(streams)
@@ -188,9 +185,8 @@ class MMF(nn.Module):
 
     def open_stream(self, m: int, content: Packed) -> Stream:
         """The m-th modality's sequences [class token; content] before the first layer: (N_m, D) -> (n + N_m, D)."""
-        rows = content.layout.rows
         joined = prepend(repeat_token(self.cls[m], content.layout), content)
-        return Stream(m, joined.packed, self.streams[m], joined.where[0], row_index(rows, content.values.device))
+        return Stream(m, joined.packed, self.streams[m], joined.where[0])
 
     def join_bottlenecks(self, streams: Sequence[Stream]) -> list[Stream]:
         """Streams with the learned bottlenecks, if the model has any."""
@@ -204,19 +200,19 @@ class MMF(nn.Module):
         """The last layer at the class tokens, and the read-out: logits (B, C)."""
         if self.readout == "primary":
             streams = [stream for stream in streams if stream.modality == self.primary]
-            if not streams or len(streams[0].rows) < len(present):
+            if not streams or len(streams[0].cls) < len(present):
                 name = MODALITIES[self.primary]
                 raise ValueError(f"a sample lacks {name}; the read-out 'primary' needs it in all samples of the task")
-        rows, weights = [stream.rows for stream in streams], self.weights(streams, present)
+        weights = self.weights(streams, present)
         states = [self.norm(stream.read()) for stream in streams]  # (n_m, D) each
         if self.scores is not None:
             # Each sample's own softmax over its streams: one that it lacks may score highest by any margin.
             scores = torch.stack([self.scores[stream.modality] for stream in streams]).expand_as(weights)
             weights = scores.masked_fill(weights == 0, -torch.inf).softmax(1)
-        patient = skip_mean(states, rows, weights)  # (B, D)
+        patient = skip_mean(states, streams, weights)  # (B, D)
         diagnostics = {"patient": patient.detach()}
         if self.readout == "logit_mean":
-            return Output(skip_mean([self.head(state) for state in states], rows, weights), diagnostics=diagnostics)
+            return Output(skip_mean([self.head(state) for state in states], streams, weights), diagnostics=diagnostics)
         return Output(self.head(patient), diagnostics=diagnostics)
 
 

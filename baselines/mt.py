@@ -38,7 +38,7 @@ from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Out
 from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
 from models.layout import on_device
-from models.ragged import first_tokens, join, row_index, unit_layout
+from models.ragged import everyone, join, row_index
 from models.search import COMMON, Choice, SearchSpace
 
 SubsetTasks = Literal["off", "all", "one"]
@@ -75,6 +75,9 @@ class MT(nn.Module):
     Args:
         dimensions: shared sizes; `layers` is the depth of the single stream.
         heads: the task's head. config: options.
+
+    Attributes:
+        fixed_shapes: False where subsets are trained: their number differs from batch to batch.
     """
 
     def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: MTConfig) -> None:
@@ -83,6 +86,7 @@ class MT(nn.Module):
         d = dimensions
         check_depth("fusion_start", config.fusion_start, d.layers)
         self.fusion_start, self.subset_tasks = config.fusion_start, config.subset_tasks
+        self.fixed_shapes = config.subset_tasks == "off"
         self.embeddings = UnimodalEmbeddings(d)
         self.types = nn.Parameter(torch.randn(len(MODALITIES), d.width) * 0.02)
         tokens = 1 if config.subset_tasks == "off" else SUBSETS
@@ -97,17 +101,25 @@ class MT(nn.Module):
             None if tokens is None else tokens.with_values(tokens.values + self.types[m])  # (N_m, D)
             for m, tokens in enumerate(self.embeddings(batch))
         ]
-        owned = owned_sets(contents, batch.size)
-        rows, sets = list(range(batch.size)), list(owned)
-        if self.training:
-            extra_rows, extra_sets = self.draw_tasks(owned)
-            rows, sets = rows + extra_rows, sets + extra_sets
-        patient = self.read(contents, rows, sets)  # (V, D): B final predictions, then those of further tasks
-        logits = self.head(patient)  # (V, C)
-        final = logits[: batch.size]  # (B, C)
         if self.training and self.subset_tasks != "off":
-            return Output(final, readouts=(_readout(logits, rows),))
-        return Output(final, diagnostics={"patient": patient.detach()})
+            return self.train_subsets(contents, batch.size)
+        patient = self.read(contents, self.owned_token(batch.present))  # (B, D)
+        return Output(self.head(patient), diagnostics={"patient": patient.detach()})
+
+    def owned_token(self, present: Tensor) -> Tensor:
+        """Each sample's class token (B, D), that of the set of modalities which it owns: presence (B, M)."""
+        if len(self.tokens) == 1:
+            return self.tokens.expand(len(present), -1)
+        return self.tokens.index_select(0, sum(present[:, m].long() << m for m in range(len(MODALITIES))) - 1)
+
+    def train_subsets(self, contents: Sequence[Packed | None], size: int) -> Output:
+        """The B final predictions and those of further tasks, V readings altogether."""
+        owned = owned_sets(contents, size)
+        extra_rows, extra_sets = self.draw_tasks(owned)
+        rows, sets = [*range(size), *extra_rows], [*owned, *extra_sets]
+        token = self.tokens.index_select(0, row_index(tuple(chosen - 1 for chosen in sets), self.tokens.device))
+        logits = self.head(self.read(contents, token, (rows, sets)))  # (V, C)
+        return Output(logits[:size], readouts=(_readout(logits, rows),))
 
     def draw_tasks(self, owned: Sequence[int]) -> tuple[list[int], list[int]]:
         """Batch rows and modality sets of the tasks to train beside the final predictions."""
@@ -121,31 +133,46 @@ class MT(nn.Module):
                 sets += proper
         return rows, sets
 
-    def read(self, contents: Sequence[Packed | None], rows: Sequence[int], sets: Sequence[int]) -> Tensor:
+    def read(
+        self,
+        contents: Sequence[Packed | None],
+        token: Tensor,
+        tasks: tuple[Sequence[int], Sequence[int]] | None = None,
+    ) -> Tensor:
         """Normed outputs at the class tokens (V, D).
 
         Args:
             contents: typed tokens (N_m, D) of each modality's owners, None where nobody owns it.
-            rows: (V,) batch rows to read, the same one perhaps repeatedly. sets: (V,) modalities each reading may use.
+            token: (V, D) class tokens.
+            tasks: batch rows to read (V), the same one perhaps repeatedly, and the modalities that each reading may
+                use (V); None: all rows, each with all that it owns, and V is B.
         """
-        device = self.tokens.device
-        which = [0 if len(self.tokens) == 1 else chosen - 1 for chosen in sets]
-        token = self.tokens.index_select(0, row_index(tuple(which), device))  # (V, D)
-        readers = Packed(token, unit_layout(range(len(rows))))
+        some = next(content for content in contents if content is not None)
+        readers = Packed(token, everyone(len(token), some.layout))
         for layer in self.layers[: self.fusion_start]:  # streams apart; what a subset's task sees does not differ yet
             readers = layer(readers)  # (V, D): a class token alone sees itself
             contents = [None if content is None else layer(content) for content in contents]  # (N_m, D)
-        parts = [readers]
-        for m, content in enumerate(contents):
-            if content is not None:
-                number = {row: sequence for sequence, row in enumerate(content.layout.rows)}
-                users = [v for v, chosen in enumerate(sets) if chosen >> m & 1]
-                parts.append(copy_sequences(content, [number[rows[v]] for v in users], users))  # (N_m', D)
-        sequences = join(parts).packed  # V sequences [class token; tokens of the set]: (N, D)
+        if tasks is not None:
+            contents = readings(contents, *tasks)  # (N_m', D)
+        joined = join([readers, *(content for content in contents if content is not None)])
+        sequences = joined.packed  # V sequences [class token; tokens of the set]: (N, D)
         for layer in self.layers[self.fusion_start : -1]:
             sequences = layer(sequences)
-        first = first_tokens(sequences.layout, device)
-        return self.norm(self.layers[-1].read(sequences, first[:, None]).squeeze(1))  # (V, D)
+        return self.norm(self.layers[-1].read_rows(sequences, joined.where[0][:, None]).squeeze(1))  # (V, D)
+
+
+def readings(contents: Sequence[Packed | None], rows: Sequence[int], sets: Sequence[int]) -> list[Packed | None]:
+    """Each modality's sequences as the V readings use them: reading v is of batch row rows[v], sequence v of the result
+    if the set of modalities sets[v] has it."""
+    copies: list[Packed | None] = []
+    for m, content in enumerate(contents):
+        users = [v for v, chosen in enumerate(sets) if chosen >> m & 1]
+        if content is None or not users:
+            copies.append(None)
+            continue
+        number = {row: sequence for sequence, row in enumerate(content.layout.rows)}
+        copies.append(copy_sequences(content, [number[rows[v]] for v in users], users))
+    return copies
 
 
 def owned_sets(contents: Sequence[Packed | None], size: int) -> list[int]:

@@ -32,8 +32,8 @@ from baselines.common import only_head
 from models.checks import check_choice, check_rate, check_weight
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
 from models.embeddings import UnimodalEmbeddings
-from models.layers import EncoderLayer
-from models.ragged import first_tokens, join, row_index, unit_layout
+from models.layers import Dropout, EncoderLayer
+from models.ragged import first_tokens, only_owned, prepend, put, rows_of, take
 
 Modality = Literal["ehr", "cxr", "note"]
 Norm = Literal["all", "executed"]
@@ -85,7 +85,7 @@ class Stage(nn.Module):
         self.update = None
         if not config.state_as_token:
             self.update = nn.Sequential(
-                nn.Dropout(config.dropout),
+                Dropout(config.dropout),
                 nn.Linear(2 * width, width),
                 nn.ReLU(),
                 nn.Linear(width, width),
@@ -101,7 +101,7 @@ class Stage(nn.Module):
 
     def encode(self, first: Tensor, tokens: Packed) -> Tensor:
         """Output (n, D) at the first tokens (n, D) put in front of the sequences (N, D)."""
-        sequences = join([Packed(first, unit_layout(tokens.layout.rows)), tokens]).packed  # (n + N, D)
+        sequences = prepend(first[:, None], tokens).packed  # (n + N, D)
         for layer in self.layers[:-1]:
             sequences = layer(sequences)
         places = first_tokens(sequences.layout, sequences.values.device)
@@ -140,21 +140,21 @@ class MultiModN(nn.Module):
         state = self.state.expand(batch.size, -1)  # (B, D)
         logits = self.decoder(self.state[None]).expand(batch.size, -1)  # (B, C): stage 0 is the same for all
         weight = self.stage_weights(batch.present)  # (B,)
-        readouts = [Readout(logits, row_index(tuple(range(batch.size)), batch.device), weight)]
+        readouts = [Readout(logits, torch.arange(batch.size, device=batch.device), weight)]
         embedded = self.embeddings(batch)
         changes = []
         for m in self.order:
             tokens = embedded[m]
             if tokens is None:
                 continue
-            rows = row_index(tokens.layout.rows, batch.device)  # (n,)
-            before = state.index_select(0, rows)  # (n, D)
+            owners = tokens.layout
+            before = take(state, owners)  # (n, D)
             updated = self.stages[m](tokens, before)  # (n, D)
             decoded = self.decoder(updated)  # (n, C)
-            readouts.append(Readout(decoded, rows, weight.index_select(0, rows)))
-            changes.append((updated - before).square().sum() / state.numel())
-            state = state.index_copy(0, rows, updated.to(state.dtype))
-            logits = logits.index_copy(0, rows, decoded)
+            readouts.append(Readout(decoded, rows_of(owners, batch.device), only_owned(take(weight, owners), owners)))
+            changes.append(only_owned(updated - before, owners).square().sum() / state.numel())
+            state = put(state, owners, updated)
+            logits = put(logits, owners, decoded)
         aux = {"state_change": sum(changes) / len(self.stages)} if self.training and self.penalised else {}
         return Output(logits, aux, tuple(readouts), {"patient": state.detach()})
 

@@ -34,7 +34,7 @@ from baselines.common import only_head
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder
-from models.ragged import row_index
+from models.ragged import add, only_owned, put, rows_of, take
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Unimodal(nn.Module):
         patient = self.head.weight.new_zeros(batch.size, self.head.in_features)  # (B, D): 0 leaves b_m of the head
         if tokens is not None:
             vectors = self.reader(tokens)  # (n, D)
-            patient = patient.to(vectors.dtype).index_copy(0, row_index(tokens.layout.rows, batch.device), vectors)
+            patient = put(patient.to(vectors.dtype), tokens.layout, vectors)
         return Output(self.head(patient), diagnostics={"patient": patient.detach()})
 
 
@@ -95,14 +95,16 @@ class LateFusion(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         share = 1 / batch.present.sum(1, dtype=torch.float32)  # (B,)
-        readouts = []
+        logits, readouts = None, []
         for reader, head, tokens in zip(self.readers, self.heads, self.embeddings(batch), strict=True):
-            if tokens is not None:
-                rows = row_index(tokens.layout.rows, batch.device)
-                readouts.append(Readout(head(reader(tokens)), rows, share.index_select(0, rows)))  # (n_m, C)
-        logits = readouts[0].logits.new_zeros(batch.size, readouts[0].logits.shape[1])  # (B, C)
-        for part in readouts:
-            logits = logits.index_add(0, part.rows, part.logits * part.weight[:, None].to(part.logits.dtype))
+            if tokens is None:
+                continue
+            own = head(reader(tokens))  # (n_m, C)
+            weight = only_owned(take(share, tokens.layout), tokens.layout)  # (n_m,)
+            readouts.append(Readout(own, rows_of(tokens.layout, batch.device), weight))
+            if logits is None:
+                logits = own.new_zeros(batch.size, own.shape[1])  # (B, C)
+            logits = add(logits, tokens.layout, own * weight[:, None].to(own.dtype))
         return Output(logits, readouts=tuple(readouts))
 
 

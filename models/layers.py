@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models.contract import Packed
 from models.noise import dropout
-from models.ragged import first_tokens, grouping, prepend, repeat_token
+from models.ragged import first_tokens, grouping, prepend, put, repeat_token, take
 
 AttentionScale = Literal["head", "model"]
 LayerInit = Literal["independent", "cloned"]
@@ -102,6 +102,11 @@ class EncoderLayer(nn.Module):
             mixed.append(self.merge_heads(self.attend(q, k, v, group.keys)))
         return self.finish(seen, plan.restore(mixed))
 
+    def read_rows(self, packed: Packed, readers: Tensor) -> Tensor:
+        """As `read`, for sequences of all batch rows, whatever their order: readers (B, Q) -> (B, Q, D)."""
+        of_sequences = self.read(packed, take(readers, packed.layout))
+        return put(torch.zeros_like(of_sequences[: len(readers)]), packed.layout, of_sequences)
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """(n, heads, Q, D/heads) queries over keys and values (n, heads, L, D/heads).
 
@@ -141,6 +146,17 @@ class EncoderLayer(nn.Module):
 
     def drop(self, values: Tensor) -> Tensor:
         return dropout(values, self.dropout, self.training)
+
+
+class Dropout(nn.Module):
+    """Dropout that draws through `models/noise.py`, as all layers do."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, values: Tensor) -> Tensor:
+        return dropout(values, self.rate, self.training)
 
 
 def full_precision(values: Tensor) -> Tensor:

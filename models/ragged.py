@@ -191,6 +191,11 @@ def owned(layout: Layout | Slots) -> Tensor | None:
     return layout.used > 0 if isinstance(layout, Slots) else None
 
 
+def only_owned(vectors: Tensor, layout: Layout | Slots) -> Tensor:
+    """The sequences' vectors (n, ...), zero for slots of nobody."""
+    return slots.only_owned(vectors, layout) if isinstance(layout, Slots) else vectors
+
+
 def take(of_rows: Tensor, layout: Layout | Slots) -> Tensor:
     """What belongs to each sequence's batch row: (B, ...) -> (n, ...)."""
     return of_rows.index_select(0, rows_of(layout, of_rows.device))
@@ -206,9 +211,7 @@ def put(of_rows: Tensor, layout: Layout | Slots, vectors: Tensor) -> Tensor:
 
 def add(of_rows: Tensor, layout: Layout | Slots, vectors: Tensor) -> Tensor:
     """`of_rows` (B, ...) plus the sequences' vectors (n, ...) at their batch rows."""
-    if isinstance(layout, Slots):
-        vectors = vectors.masked_fill(slots.spread(layout.used == 0, vectors), 0)
-    return of_rows.index_add(0, rows_of(layout, of_rows.device), vectors)
+    return of_rows.index_add(0, rows_of(layout, of_rows.device), only_owned(vectors, layout))
 
 
 @lru_cache(maxsize=32)

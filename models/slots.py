@@ -103,6 +103,11 @@ def some_row(layout: Slots) -> Tensor:
     return layout.rows.clamp(max=layout.size - 1)
 
 
+def only_owned(vectors: Tensor, layout: Slots) -> Tensor:
+    """As `ragged.only_owned`."""
+    return vectors.masked_fill(spread(layout.used == 0, vectors), 0)
+
+
 def put(of_rows: Tensor, layout: Slots, vectors: Tensor) -> Tensor:
     """As `ragged.put`."""
     beyond = torch.cat([of_rows, of_rows[-1:]])  # (B + 1, ...)
@@ -141,7 +146,7 @@ def everyone(like: Slots, count: int = 1) -> Slots:
 
 
 def prepend(first: Tensor, packed: Packed) -> tuple[Packed, tuple[Tensor, Tensor]]:
-    """As `ragged.prepend`. In a slot of nobody, the tokens in front are real."""
+    """As `ragged.prepend`."""
     layout, more = packed.layout, first.shape[1]
     device = packed.values.device
     slot, place = slot_and_place(layout.lengths, device)
@@ -151,7 +156,10 @@ def prepend(first: Tensor, packed: Packed) -> tuple[Packed, tuple[Tensor, Tensor
     plan = grouping(layout)
     parts = zip(plan.split(first), plan.pad(packed.values), strict=True)
     values = torch.cat([torch.cat([front.to(rest.dtype), rest], 1).flatten(0, 1) for front, rest in parts])
-    return Packed(values, replace(layout, lengths=lengths, used=layout.used + more)), (in_front, where)
+    return Packed(values, replace(layout, lengths=lengths, used=layout.used + more * (layout.used > 0))), (
+        in_front,
+        where,
+    )
 
 
 def join(parts: Sequence[Packed]) -> tuple[Packed, tuple[Tensor, ...]]:

@@ -26,7 +26,6 @@ def imputed(model, batch, modality):
 
 
 def graph(model, batch):
-    """S (B, B) as the model computes it."""
-    vectors, contents = model.encode(batch)
-    rows = [torch.tensor([] if part is None else part.layout.rows, dtype=torch.int64) for part in contents]
-    return model.similarity(vectors, rows, batch.present)[0], vectors, rows
+    """S (B, B) as the model computes it, and the vectors (B, D) of each modality, None where nobody owns it."""
+    vectors, _ = model.encode(batch)
+    return model.similarity(vectors, batch.present)[0], vectors

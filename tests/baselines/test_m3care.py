@@ -16,6 +16,9 @@ from baselines.m3care import ENTRY
 from baselines.m3care_graph import BatchScale, Imputation, Similarity, graph_density, kernel
 from models.contract import MODALITIES
 
+ALL = torch.ones(5, dtype=torch.bool)
+"""Five owners."""
+
 # --- similarity
 
 
@@ -38,7 +41,7 @@ def test_kernel_without_a_bandwidth_to_estimate():
 
 def test_graph_is_a_similarity(build):
     model = build(ENTRY)
-    similarity, _, _ = graph(model, make_batch(MIXED)[0])
+    similarity, _ = graph(model, make_batch(MIXED)[0])
     torch.testing.assert_close(similarity, similarity.T, rtol=0, atol=1e-14)
     torch.testing.assert_close(similarity.diagonal(), torch.ones(len(MIXED)).double(), rtol=0, atol=1e-14)
     assert similarity.min() >= 0
@@ -48,12 +51,13 @@ def test_graph_is_a_similarity(build):
 def test_graph_averages_over_the_modalities_that_both_samples_own(build):
     model = build(ENTRY)
     batch, _ = make_batch(MIXED)
-    similarity, vectors, rows = graph(model, batch)
-    within = [module(h)[0] for module, h in zip(model.similarities, vectors, strict=True)]
+    similarity, vectors = graph(model, batch)
+    owners = batch.present.T
+    within = [module(h, owned)[0] for module, h, owned in zip(model.similarities, vectors, owners, strict=True)]
     for i in range(len(MIXED)):
         for j in range(len(MIXED)):
             shared = [m for m in range(3) if batch.present[i, m] and batch.present[j, m]]
-            values = [within[m][rows[m].tolist().index(i), rows[m].tolist().index(j)].item() for m in shared]
+            values = [within[m][i, j].item() for m in shared]
             assert similarity[i, j].item() == pytest.approx(sum(values) / max(len(values), 1), abs=1e-14)
 
 
@@ -61,7 +65,7 @@ def test_deep_kernel_mixes_elementwise(build):
     module, h = build(ENTRY).similarities[0], draw(5, 16)
     e = torch.sigmoid(module.mixing)
     deep = kernel(module.norm_projected(module.phi(h).relu()))
-    torch.testing.assert_close(module(h)[0], ((1 - e) * deep + e) * kernel(module.norm_raw(h)))
+    torch.testing.assert_close(module(h, ALL)[0], ((1 - e) * deep + e) * kernel(module.norm_raw(h)))
 
 
 def test_threshold_is_added_back_without_gradient(build):
@@ -87,15 +91,14 @@ def test_graph_density():
 def test_two_graph_layers_over_owners_columns_and_a_gate():
     """Against full matrices: adjacency S' with the columns of non-owners set to zero, rows of all samples kept."""
     torch.manual_seed(0)
-    module, size, donors = Imputation(6).double(), 5, torch.tensor([0, 2, 3])
-    edges, own = draw(size, size).abs(), draw(3, 6, seed=1)
-    owns = torch.zeros(size).double().index_fill(0, donors, 1)
-    everything = torch.zeros(size, 6).double().index_copy(0, donors, own)
+    module, size, owned = Imputation(6).double(), 5, torch.tensor([True, False, True, True, False])
+    edges, owns = draw(size, size).abs(), owned.double()
+    everything = draw(size, 6, seed=1) * owns[:, None]
     adjacency = edges * owns[None]
     hop = (adjacency @ everything @ module.first.weight.T + module.first.bias).relu()
     g = (adjacency @ hop @ module.second.weight.T + module.second.bias).relu()
-    torch.testing.assert_close(module.aggregate(own, edges, donors), g, rtol=0, atol=1e-12)
-    result = module(own, edges, donors)
+    torch.testing.assert_close(module.aggregate(everything, edges, owned), g, rtol=0, atol=1e-12)
+    result = module(everything, edges, owned)
     a, c = torch.sigmoid(module.gate_graph(g)), torch.sigmoid(module.gate_own(everything))
     expected = torch.where(owns[:, None] > 0, (a * g + c * everything) / (a + c), g)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
@@ -103,14 +106,14 @@ def test_two_graph_layers_over_owners_columns_and_a_gate():
 
 def test_a_gate_of_two_vanishing_weights_still_weighs_them():
     """In single precision sigmoid(-120) is 0, and their share 0 / 0."""
-    module, donors = Imputation(4), torch.arange(3)
+    module, owned = Imputation(4), torch.ones(3, dtype=torch.bool)
     g, h = draw(3, 4).float(), draw(3, 4, seed=1).float()
     with torch.no_grad():
         for gate, level in ((module.gate_graph, -120.0), (module.gate_own, -121.0)):
             gate.weight.zero_()
             gate.bias.fill_(level)
     share = 1 / (1 + math.exp(-1))
-    torch.testing.assert_close(module.gate(g, h, donors), share * g + (1 - share) * h)
+    torch.testing.assert_close(module.gate(g, h, owned), share * g + (1 - share) * h)
 
 
 def test_imputed_vectors_come_from_donors(build):
@@ -209,8 +212,8 @@ def test_stabiliser_compares_norms_of_owners_only(build):
     assert model.aux_weights == {"stabiliser": 1e-7}
     vectors, _ = model.encode(batch)
     expected = sum(
-        abs(module.phi(h).square().sum().sqrt() - h.square().sum().sqrt())
-        for module, h in zip(model.similarities, vectors, strict=True)
+        abs(module.phi(h[owned]).square().sum().sqrt() - h.square().sum().sqrt())
+        for module, h, owned in zip(model.similarities, vectors, batch.present.T, strict=True)
     )
     assert model.train()(batch).aux["stabiliser"].item() == pytest.approx(expected.item())
     for module in model.similarities:
@@ -225,7 +228,10 @@ def test_batch_scale_is_batch_norm_without_shift():
         ours.weight.copy_(theirs.weight.uniform_(0.5, 2))
     for seed in range(3):
         x = draw(6, 4, seed=seed)
-        torch.testing.assert_close(ours(x), theirs(x))
+        owned = torch.tensor([True] * 6 + [False] * 2)
+        torch.testing.assert_close(ours(torch.cat([x, draw(2, 4, seed=7)]), owned)[owned], theirs(x))
+    for name, running in (("mean", "running_mean"), ("variance", "running_var")):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, running))
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
 
 
@@ -283,7 +289,7 @@ def test_the_other_form_mixes_both_kernels_plainly(build):
     module, h = build(ENTRY, form="ov").similarities[0], draw(5, 16)
     e = torch.sigmoid(module.mixing)
     expected = (1 - e) * kernel(module.norm_projected(module.phi(h))) + e * kernel(module.norm_raw(h))
-    torch.testing.assert_close(module(h)[0], expected)
+    torch.testing.assert_close(module(h, ALL)[0], expected)
 
 
 def test_one_batch_norm_can_serve_all(build):

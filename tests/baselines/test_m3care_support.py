@@ -37,15 +37,18 @@ def test_prediction_from_a_support_set_written_out(build):
     """One new sample among the set: weights of others scaled to the mates of training, kernels' bandwidths its own."""
     model, bank = supported(build)
     (sample,) = make_samples(["ehr+note"], seed=8)
-    alone = {m: h for m, h in enumerate(model.encode(collate([sample]))[0]) if len(h)}
-    similarity, vectors, rows = graph(model, collate(bank))
+    alone = {m: h for m, h in enumerate(model.encode(collate([sample]))[0]) if h is not None}
+    owned = collate(bank).present
+    similarity, vectors = graph(model, collate(bank))
+    rows = [part.nonzero().flatten() for part in owned.T]
+    vectors = [h[part] for h, part in zip(vectors, rows, strict=True)]  # owners' own
     count, mates = len(bank), 7
     within = model.prune(similarity) * (mates / (count - 1))
     within[range(count), range(count)] = 1
     shared, kinds = torch.zeros(count).double(), torch.zeros(count).double()
     for m, h in alone.items():
         module = model.similarities[m]
-        (raw, deep, _), (new_raw, new_deep, _) = module.views(vectors[m]), module.views(h)
+        (raw, deep, _), (new_raw, new_deep, _) = (module.views(x, torch.ones(len(x)).bool()) for x in (vectors[m], h))
         near = [kernel(new, old, bandwidth(old))[0] for new, old in ((new_raw, raw), (new_deep, deep))]
         shared[rows[m]] += module.mix(*near)
         kinds[rows[m]] += 1
@@ -67,12 +70,7 @@ def test_prediction_from_a_support_set_written_out(build):
 
 def imputation_inputs(model, sample):
     batch = collate([sample])
-    vectors, contents = model.encode(batch)
-    return (
-        vectors,
-        [torch.tensor([] if c is None else c.layout.rows, dtype=torch.int64) for c in contents],
-        batch.present,
-    )
+    return model.encode(batch)[0], batch.present
 
 
 def test_the_support_set_fills_in_and_belongs_to_the_state(build):
@@ -111,7 +109,7 @@ def test_from_vectors_to_filled_vectors_with_full_matrices(build, mask, form):
     """
     model = build(ENTRY, donor_mask=mask, form=form, threshold=EVERYONE)
     batch, _ = make_batch(MIXED)
-    vectors, contents = model.encode(batch)
+    vectors, _ = model.encode(batch)
     p = batch.present.double().T  # (3, B)
     h = torch.zeros(3, len(MIXED), 16).double()
     total, shared = torch.zeros(len(MIXED), len(MIXED)).double(), torch.zeros(len(MIXED), len(MIXED)).double()
@@ -123,7 +121,7 @@ def test_from_vectors_to_filled_vectors_with_full_matrices(build, mask, form):
         return sum(torch.exp(-distance / (s * b)) for s in (0.5, 1.0, 2.0)) / 3
 
     for m, module in enumerate(model.similarities):
-        h[m, list(contents[m].layout.rows)] = vectors[m]
+        h[m] = vectors[m]
         owned = p[m][:, None] * p[m][None]
         e = 1 / (1 + torch.exp(-module.mixing))
         deep = module.phi(h[m])

@@ -56,12 +56,12 @@ def test_last_state_is_that_of_each_sequences_own_last_token():
 
 def test_the_series_is_read_by_a_stacked_lstm_and_only_its_state_is_dropped_out(build):
     model = build(ENTRY)
-    assert (model.series.num_layers, model.series.dropout, model.series_dropout.p) == (2, 0.0, 0.3)
+    assert (model.series.num_layers, model.series.dropout, model.series_dropout.rate) == (2, 0.0, 0.3)
     state = model.embeddings(make_batch(["ehr"])[0])[0]
     model.series_dropout.train()
     torch.manual_seed(1)
     ratio = model.encode("ehr", state) / last_state(model.series, state)
-    assert set(ratio.flatten().mul(0.7).round(decimals=9).tolist()) == {0.0, 1.0}
+    assert set(ratio.flatten().mul(0.7).round(decimals=4).tolist()) == {0.0, 1.0}  # rates are rounded to 16 bits
 
 
 def test_modules_of_modalities_that_nobody_owns_get_no_gradient(build):
