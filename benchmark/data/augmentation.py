@@ -74,8 +74,12 @@ def augment(stored: Tensor, film: int, settings: Augmentation, draws: np.ndarray
     Returns:
         (n, film, film) in [0, 1].
     """
-    grey = to_unit(stored, film)
-    flip, angle, right, down, size = draws.T
+    return resample(stored, film, settings, on_device(affine_maps(settings, draws), stored.device))
+
+
+def affine_maps(settings: Augmentation, draws: np.ndarray) -> np.ndarray:
+    """The maps of films as `affine_grid` takes them, from draws (..., DRAWS): (..., 2, 3) float32."""
+    flip, angle, right, down, size = np.moveaxis(draws, -1, 0)
     centred = 2.0 * np.stack([angle, right, down, size]) - 1.0
     radians = np.deg2rad(settings.degrees) * centred[0]
     shift = 2.0 * settings.shift * centred[1:3]  # in half sides, the unit of grid_sample
@@ -90,8 +94,13 @@ def augment(stored: Tensor, film: int, settings: Augmentation, draws: np.ndarray
             ),
             np.stack([-sine * CROP, cosine * CROP, sine * shift[0] - cosine * shift[1]], -1),
         ],
-        axis=1,
+        axis=-2,
     )
-    theta = on_device(rows.astype(np.float32), grey.device)
-    grid = F.affine_grid(theta, [len(grey), 1, film, film], align_corners=False)
+    return rows.astype(np.float32)
+
+
+def resample(stored: Tensor, film: int, settings: Augmentation, maps: Tensor) -> Tensor:
+    """As `augment`, given the films' maps (n, 2, 3) on their device."""
+    grey = to_unit(stored, film)
+    grid = F.affine_grid(maps, [len(grey), 1, film, film], align_corners=False)
     return F.grid_sample(grey[:, None], grid, mode=settings.resampling, padding_mode="zeros", align_corners=False)[:, 0]

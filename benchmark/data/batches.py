@@ -73,7 +73,7 @@ class BatchSource:
         self.encoder, self.note_dropout = encoder, note_dropout if encoder else 0
         self.notes: RaggedStore | None = data.notes(encoder) if encoder else None
         self.hidden = np.zeros((len(self.samples), len(MODALITIES)), dtype=bool)
-        self.present = self._presence()  # (n, M)
+        self.present = self.presence(self.samples)  # (n, M)
         self._require_content()
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class BatchSource:
         other = copy(self)
         other.hidden = self.hidden.copy()
         other.hidden[chosen, MODALITIES.index(modality)] = True
-        other.present = other._presence()
+        other.present = other.presence(other.samples)
         other._require_content()
         return other
 
@@ -102,19 +102,39 @@ class BatchSource:
         Raises:
             UserError: no training sample has a known label.
         """
-        name = self.task.task.name
-        if not np.isfinite(self.samples.labels).any():
-            raise UserError(f"task {name} of {self.data.name}: no training sample has a known label")
-        if self.redraw is not None:
-            self.samples = self.redraw(self.samples, seed, number)
-            self.present = self._presence()
-        order = stream(seed, "order", name, number).permutation(len(self))
-        draws = stream(seed, "augmentation", name, number).random((len(self), DRAWS)) if self.settings else None
-        notes = self.data.notes(self.encoder, (number - 1) % self.note_dropout) if self.note_dropout else None
+        self.require_labels()
+        self.samples = self.drawn(seed, number)
+        self.present = self.presence(self.samples)
+        order, draws = self.order(seed, number), self.draws(seed, number)
+        note_draw = self.note_draw(number)
+        notes = None if note_draw is None else self.data.notes(self.encoder, note_draw)
         for start in range(0, self.samples_an_epoch(batch_size), batch_size):
             chosen = order[start : start + batch_size]
             if np.isfinite(self.samples.labels[chosen]).any():
                 yield self.batch(chosen, draws, notes)
+
+    def drawn(self, seed: int, number: int) -> Samples:
+        """The samples in an epoch, their hours drawn anew if they are to be."""
+        return self.samples if self.redraw is None else self.redraw(self.samples, seed, number)
+
+    def order(self, seed: int, number: int) -> np.ndarray:
+        """(n,) the samples' positions in the order of an epoch."""
+        return stream(seed, "order", self.task.task.name, number).permutation(len(self))
+
+    def draws(self, seed: int, number: int) -> np.ndarray | None:
+        """(n, DRAWS) uniform numbers of each sample's film in an epoch; None without augmentation."""
+        if self.settings is None:
+            return None
+        return stream(seed, "augmentation", self.task.task.name, number).random((len(self), DRAWS))
+
+    def note_draw(self, number: int) -> int | None:
+        """Which draw of the note encoder's dropout an epoch reads; None: the embeddings without dropout."""
+        return (number - 1) % self.note_dropout if self.note_dropout else None
+
+    def require_labels(self) -> None:
+        """Raises a UserError if no sample has a known label."""
+        if not np.isfinite(self.samples.labels).any():
+            raise UserError(f"task {self.task.task.name} of {self.data.name}: no training sample has a known label")
 
     def samples_an_epoch(self, batch_size: int) -> int:
         """Number of samples in the batches of `epoch`."""
@@ -140,29 +160,31 @@ class BatchSource:
         return LabelledBatch(inputs, self.labels(chosen))
 
     def labels(self, chosen: np.ndarray) -> Labels:
-        values = self.samples.labels[chosen]
-        known = ~np.isnan(values)
-        values = np.where(known, values, 0.0)
+        y, known = self.targets(self.samples.labels[chosen])
+        return Labels(on_device(y, self.device), on_device(known, self.device))
+
+    def targets(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(..., C) labels as samples have them -> `y` and `known` as `Labels` has them."""
+        known = ~np.isnan(labels)
+        y = np.where(known, labels, 0.0)
         if self.task.task.kind == "multiclass":
-            values, known = values[:, 0].astype(np.int64), known[:, 0]
-        return Labels(
-            on_device(values, self.device),
-            on_device(known, self.device),
-        )
+            y, known = y[..., 0].astype(np.int64), known[..., 0]
+        return y, known
+
+    def presence(self, samples: Samples) -> np.ndarray:
+        """(n, M) bool, which modalities the samples own. `samples` are this source's, perhaps at other hours."""
+        note = samples.note >= 0
+        if self.notes is None:
+            note = np.zeros(len(samples), bool)
+        else:
+            note &= self.notes.lengths[np.maximum(samples.note, 0)] > 0 if len(self.notes.lengths) else False
+        series = (samples.series >= 0) & (samples.hours > 0)
+        return np.stack([series, samples.film >= 0, note], axis=1) & ~self.hidden
 
     def _require_content(self) -> None:
         if not self.present.any(1).all():
             orphan = self.samples.sample[~self.present.any(1)][0]
             raise ValueError(f"task {self.task.task.name}: sample {orphan} has none of the three modalities")
-
-    def _presence(self) -> np.ndarray:
-        s = self.samples
-        note = s.note >= 0
-        if self.notes is None:
-            note = np.zeros(len(s), bool)
-        else:
-            note &= self.notes.lengths[np.maximum(s.note, 0)] > 0 if len(self.notes.lengths) else False
-        return np.stack([(s.series >= 0) & (s.hours > 0), s.film >= 0, note], axis=1) & ~self.hidden
 
     def _series(self, chosen: np.ndarray, rows: np.ndarray) -> Packed | None:
         if not len(rows):

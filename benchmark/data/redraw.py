@@ -79,10 +79,20 @@ class Redraw:
 
     def __call__(self, samples: Samples, seed: int, epoch: int) -> Samples:
         """The samples at hours that depend on (seed, task, epoch, sample's place) alone."""
-        own = self.candidates.loc[samples.sample]
-        first, last = own["first_hour"].to_numpy(), own["last_hour"].to_numpy()
+        first, last = self._window(samples)
         share = stream(seed, "hours", self.name, epoch).random(len(samples))
-        hours = first + np.floor(share * (last - first + 1)).astype(np.int64)
+        return self._at(samples, first + np.floor(share * (last - first + 1)).astype(np.int64))
+
+    def latest(self, samples: Samples) -> Samples:
+        """The samples at their last hours: at no other hour is a series longer, or a film there that now is not."""
+        return self._at(samples, self._window(samples)[1].astype(np.int64))
+
+    def _window(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        own = self.candidates.loc[samples.sample]
+        return own["first_hour"].to_numpy(), own["last_hour"].to_numpy()
+
+    def _at(self, samples: Samples, hours: np.ndarray) -> Samples:
+        own = self.candidates.loc[samples.sample]
         labels = self.label_at(hours, own["los_hours"].to_numpy(), own["death_hour"].to_numpy())
         return replace(
             samples,

@@ -1,0 +1,259 @@
+"""Batches of several seeds in the fixed form against the packed batches of each seed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
+from torch import Tensor
+
+from benchmark.data.batches import BatchSource, LabelledBatch
+from benchmark.data.dataset import PreparedData, embeddings_folder
+from benchmark.data.epoch_plan import token_lengths
+from benchmark.data.fixed import FixedSource
+from benchmark.data.redraw import Redraw
+from benchmark.data.residency import Courier, DeviceStores
+from benchmark.data.rooms import make_rooms
+from benchmark.data.stacked import StackedBatch, inputs_of
+from benchmark.data.stores import RaggedWriter
+from benchmark.errors import UserError
+from models.contract import Dimensions, Films, Packed
+from models.room import Room, into_slots
+
+CPU = torch.device("cpu")
+DIMENSIONS = Dimensions(width=8, note_features=NOTE_WIDTH, film=32, patch=8, hours=6, note_tokens=4)
+SEEDS = (40, 42, 44)
+RESIDENT, MAPPED = 2**40, 0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """Test data with hours that can be drawn anew for `los`, and two noisy draws of notes."""
+    folder = write_prepared(tmp_path_factory.mktemp("prepared") / "data")
+    file = folder / "samples" / "los.parquet"
+    frame = pd.read_parquet(file)
+    frame["first_hour"], frame["last_hour"] = 1, frame["hours"]
+    frame["los_hours"], frame["death_hour"] = frame["hours"] + 30.5, np.nan
+    frame.to_parquet(file)
+    films = frame[frame["series"] % 3 == 0]
+    films = pd.concat([films.assign(hour=0.5, film=10), films.assign(hour=4.0, film=20)])
+    (folder / "redraw").mkdir()
+    films[["series", "hour", "film"]].to_parquet(folder / "redraw" / "stay_films.parquet")
+    data = PreparedData.open(folder)
+    clean, training = data.notes(ENCODER), data.task("ihm").partitions["train"].note
+    lengths = np.where(np.isin(np.arange(len(clean)), training), clean.lengths, 0)
+    for draw in (0, 1):
+        writer = RaggedWriter(embeddings_folder(folder, ENCODER, draw), lengths, NOTE_WIDTH)
+        for row in np.flatnonzero(lengths):
+            writer.write(row, clean[row] + np.float16(1 + draw))
+        writer.close()
+    return data
+
+
+def make_source(data: PreparedData, name: str, redraw: bool = False, **changes: object) -> BatchSource:
+    task = data.task(name)
+    more = {"redraw": Redraw(data, task)} if redraw else {}
+    return BatchSource(data, task, "train", DIMENSIONS, ENCODER, 1, CPU, **more, **changes)
+
+
+def make_fixed(source: BatchSource, batch_size: int, budget: int, **changes: object) -> FixedSource:
+    stores = DeviceStores(source.data, source.encoder, CPU, source.note_dropout, budget)
+    assert stores.resident == (budget == RESIDENT)
+    return FixedSource(source, SEEDS, batch_size, stores, **changes)
+
+
+def sequences(part: Packed | Films | None, size: int) -> dict[int, Tensor]:
+    """Tokens or pixels by batch row, of either form; the fixed form's filler must be zero."""
+    if part is None:
+        return {}
+    if isinstance(part, Films):
+        rows = list(part.rows) if isinstance(part.rows, tuple) else part.rows.tolist()
+        assert not part.pixels[[row == size for row in rows]].any(), "filler"
+        return {row: film for row, film in zip(rows, part.pixels, strict=True) if row < size}
+    values = part.values.split(part.layout.lengths)
+    if isinstance(part.layout.rows, tuple):
+        return dict(zip(part.layout.rows, values, strict=True))
+    own = {}
+    for row, used, slot in zip(part.layout.rows.tolist(), part.layout.used.tolist(), values, strict=True):
+        assert (row == size) == (used == 0)
+        assert not slot[used:].any(), "filler"
+        if used:
+            own[row] = slot[:used]
+    return own
+
+
+def require_equal(ours: LabelledBatch, theirs: LabelledBatch) -> None:
+    a, b = ours.inputs, theirs.inputs
+    assert a.task == b.task
+    for one, other in [
+        (a.present, b.present),
+        (a.sample, b.sample),
+        (ours.labels.y, theirs.labels.y),
+        (ours.labels.known, theirs.labels.known),
+    ]:
+        assert one.dtype == other.dtype and torch.equal(one, other)
+    for name in ("ehr", "cxr", "note"):
+        fixed, packed = (sequences(getattr(batch, name), batch.size) for batch in (a, b))
+        assert fixed.keys() == packed.keys()
+        for row, values in packed.items():
+            assert fixed[row].dtype == values.dtype
+            if name == "cxr":  # one transform of more films may round differently
+                torch.testing.assert_close(fixed[row], values, rtol=0, atol=1e-5)
+            else:
+                assert torch.equal(fixed[row], values)
+
+
+OPTIONS = {
+    "ihm": {"note_dropout": 2},
+    "los": {"redraw": True},
+    "dia": {"augmentation": "mild"},
+}
+
+
+@pytest.mark.parametrize("budget", [RESIDENT, MAPPED], ids=["resident", "mapped"])
+@pytest.mark.parametrize("task", OPTIONS)
+def test_each_seed_gets_its_own_batches(data: PreparedData, task: str, budget: int) -> None:
+    fixed = make_fixed(make_source(data, task, **OPTIONS[task]), 8, budget)
+    for epoch in (1, 2):
+        packed = {seed: make_source(data, task, **OPTIONS[task]).epoch(seed, epoch, 8) for seed in SEEDS}
+        steps = 0
+        for stacked in fixed.epoch(epoch):
+            assert stacked.alive.all() and stacked.room in fixed.rooms
+            for place, seed in enumerate(SEEDS):
+                require_equal(stacked.of_seed(place), next(packed[seed]))
+            steps += 1
+        assert steps == 63 // 8 and not any(list(rest) for rest in packed.values())
+
+
+def test_a_tail_stands_in_for_the_last_hour(data: PreparedData) -> None:
+    """The tails of the test data are nines, and nothing else is."""
+    fixed = make_fixed(make_source(data, "dia"), 16, MAPPED)
+    tails = sum(int((batch.ehr == 9.0).all(-1).sum()) for batch in fixed.epoch(1))
+    assert tails == sum(int(batch.present[..., 0].sum()) for batch in fixed.epoch(1)) > 0
+
+
+def test_slots_are_those_of_a_packed_batch_put_into_its_room(data: PreparedData) -> None:
+    source = make_source(data, "ihm")
+    (packed, *_), (stacked, *_) = source.epoch(40, 1, 16), make_fixed(source, 16, RESIDENT).epoch(1)
+    ours, theirs = stacked.of_seed(0).inputs, into_slots(packed.inputs, stacked.room)
+    for name in ("ehr", "note"):
+        one, other = getattr(ours, name), getattr(theirs, name)
+        assert torch.equal(one.values, other.values)
+        assert one.layout.lengths == other.layout.lengths and one.layout.joint == other.layout.joint
+        assert torch.equal(one.layout.rows, other.layout.rows) and torch.equal(one.layout.used, other.layout.used)
+    assert torch.equal(ours.cxr.rows, theirs.cxr.rows) and torch.equal(ours.cxr.pixels, theirs.cxr.pixels)
+
+
+def test_one_seed_under_vmap_is_the_batch_of_its_slice(data: PreparedData) -> None:
+    (stacked, *_) = make_fixed(make_source(data, "ihm"), 16, RESIDENT).epoch(1)
+
+    def summary(tensors: dict[str, Tensor]) -> Tensor:
+        batch = inputs_of(tensors, stacked.room, stacked.task)
+        tokens = batch.ehr.values.sum() + batch.note.values.sum() + batch.cxr.pixels.sum()
+        return torch.stack([tokens, batch.ehr.layout.used.sum().float(), batch.present.sum().float()])
+
+    alone = [summary({name: value[place] for name, value in stacked.tensors.items()}) for place in range(len(SEEDS))]
+    torch.testing.assert_close(torch.vmap(summary)(stacked.tensors), torch.stack(alone))
+
+
+def test_the_smallest_room_that_holds_the_batches_of_all_seeds(data: PreparedData) -> None:
+    source = make_source(data, "ihm")
+    smallest, largest = make_rooms(token_lengths(source, source.samples), 4, 16, shares=(0.5,))
+    fixed = make_fixed(source, 4, RESIDENT, rooms=(smallest, largest))
+    used = [batch.room for batch in fixed.epoch(1)]
+    packed = [[into_rooms(batch, smallest) for batch in source.epoch(seed, 1, 4)] for seed in SEEDS]
+    assert [room is smallest for room in used] == np.all(packed, axis=0).tolist()
+    assert len(set(used)) == 2
+    one_film = Room(ehr=(6,) * 4, cxr=1, note=(4,) * 4, joint=(26,) * 4, film_tokens=16)
+    with pytest.raises(ValueError, match="no room holds the batches of step"):
+        next(make_fixed(source, 4, RESIDENT, rooms=(one_film,)).epoch(1))
+
+
+def into_rooms(batch: LabelledBatch, room: Room) -> bool:
+    try:
+        into_slots(batch.inputs, room)
+    except ValueError:
+        return False
+    return True
+
+
+def test_fewer_samples_than_a_batch_still_make_one(data: PreparedData) -> None:
+    source = BatchSource(data, data.task("ihm"), "val", DIMENSIONS, ENCODER, 1, CPU)
+    (stacked,) = make_fixed(source, 32, RESIDENT).epoch(3)
+    for place, seed in enumerate(SEEDS):
+        (packed,) = source.epoch(seed, 3, 32)
+        require_equal(stacked.of_seed(place), packed)
+
+
+def test_without_notes_or_with_hidden_ones_none_are_there(data: PreparedData) -> None:
+    source = BatchSource(data, data.task("ihm"), "train", DIMENSIONS, None, 1, CPU)
+    for budget in (RESIDENT, MAPPED):
+        for stacked in make_fixed(source, 8, budget).epoch(1):
+            assert stacked.note is None and stacked.room.note == () and stacked.of_seed(0).inputs.note is None
+    whole = make_source(data, "ihm")
+    hidden = whole.hiding("note", np.flatnonzero(whole.present[:, [0, 2]].all(1))[::2])
+    for stacked, packed in zip(make_fixed(hidden, 8, MAPPED).epoch(1), hidden.epoch(40, 1, 8), strict=True):
+        require_equal(stacked.of_seed(0), packed)
+
+
+def test_a_seed_whose_batch_has_no_known_label_is_not_alive(tmp_path: Path) -> None:
+    folder = write_prepared(tmp_path, tasks=("dia",))
+    file = folder / "samples" / "dia.parquet"
+    frame = pd.read_parquet(file)
+    labels = [name for name in frame if name[0] == "y" and name[1:].isdigit()]
+    frame.loc[frame.index[::2], labels] = np.nan
+    frame.to_parquet(file)
+    source = make_source(PreparedData.open(folder), "dia")
+    packed = {seed: list(source.epoch(seed, 1, 2)) for seed in SEEDS}
+    steps = list(make_fixed(source, 2, RESIDENT).epoch(1))
+    alive = torch.stack([stacked.alive for stacked in steps])
+    assert alive.any(1).all() and not alive.all()
+    for place, seed in enumerate(SEEDS):
+        own = [stacked for stacked in steps if stacked.alive[place]]
+        for stacked, theirs in zip(own, packed[seed], strict=True):
+            require_equal(stacked.of_seed(place), theirs)
+    frame[labels] = np.nan
+    frame.to_parquet(file)
+    with pytest.raises(UserError, match="no training sample has a known label"):
+        next(make_fixed(make_source(PreparedData.open(folder), "dia"), 2, RESIDENT).epoch(1))
+
+
+def test_stores_that_fit_into_the_budget_are_resident_the_others_are_fetched(data: PreparedData) -> None:
+    size = data.series.values.nbytes + data.tails.nbytes + data.notes(ENCODER).values.nbytes
+    source = make_source(data, "dia")
+    stores = DeviceStores(data, ENCODER, CPU, budget=size)
+    assert stores.series.resident and stores.notes[0].resident and not stores.films.resident
+    for stacked, packed in zip(FixedSource(source, (40,), 8, stores).epoch(1), source.epoch(40, 1, 8), strict=True):
+        require_equal(stacked.of_seed(0), packed)
+    assert not DeviceStores(data, ENCODER, CPU, budget=size - 1).notes[0].resident
+    with pytest.raises(ValueError, match="differ"):
+        FixedSource(source, (40,), 8, DeviceStores(data, None, CPU))
+
+
+def prefetching() -> int:
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
+
+
+def test_no_thread_outlives_its_epoch(data: PreparedData) -> None:
+    fixed = make_fixed(make_source(data, "ihm"), 8, MAPPED)
+    steps = fixed.epoch(1)
+    assert isinstance(next(steps), StackedBatch) and prefetching() == 1
+    steps.close()
+    assert prefetching() == 0
+    assert len(list(fixed.epoch(1))) == 7 and prefetching() == 0
+
+    def failing(step: int) -> dict[str, Tensor]:
+        if step == 2:
+            raise OSError("the disk is gone")
+        return {"step": torch.tensor(step)}
+
+    arrived = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for sent in Courier(CPU).ahead(failing, 9):
+            arrived.append(int(sent["step"]))
+    assert arrived == [0, 1] and prefetching() == 0
