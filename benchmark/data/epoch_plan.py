@@ -24,8 +24,12 @@ from models.room import Room
 class EpochPlan:
     """An epoch of T steps.
 
+    A seed's batch always goes into the smallest room that holds it, whatever room the others need, so that its shapes,
+    and with them its random numbers, do not depend on who trains beside it. So a step is done once for each room that
+    any seed needs, and the seeds that need another one sit it out.
+
     Attributes:
-        rooms: (T) the room of each step.
+        rooms: (T) the room of each step. steps: (T) its number in the epoch, the same for all its rooms.
         tables: arrays (T, S, ...) by name. `present`, `sample`, `y`, `known` and `alive` as in `StackedBatch`. For the
             slots of a modality, as many as there are samples, largest first: `..._rows` and `..._used` as there,
             `..._first` row of the store where the slot's sequence begins; `ehr_tail` row of the tail store, -1 if
@@ -33,6 +37,7 @@ class EpochPlan:
     """
 
     rooms: tuple[Room, ...]
+    steps: tuple[int, ...]
     tables: dict[str, np.ndarray]
 
     def __len__(self) -> int:
@@ -69,22 +74,26 @@ def plan_epoch(
     notes = source.notes if draw is None else source.data.notes(source.encoder, draw)
     of_seeds = [_of_seed(source, seed, number, batch_size, notes) for seed in seeds]
     tables = {name: np.stack([own[name] for own in of_seeds], axis=1) for name in of_seeds[0]}
-    lengths = tables.pop("lengths")  # (T, S, B, M)
-    learning = tables["alive"].any(1)
-    chosen_rooms = _rooms_of_steps(lengths[learning], rooms)
-    return EpochPlan(chosen_rooms, {name: table[learning] for name, table in tables.items()})
+    need = _rooms_of_batches(tables.pop("lengths"), rooms)  # (T, S)
+    wanted = (need[:, :, None] == np.arange(len(rooms))) & tables["alive"][:, :, None]  # (T, S, R)
+    step, room = np.nonzero(wanted.any(1))
+    content = np.arange(len(seeds))  # whose batch a seed is given; where its own does not fit, that of one that does
+    content = np.where(need[step] <= room[:, None], content, wanted[step, :, room].argmax(1)[:, None])
+    tables = {name: table[step[:, None], content] for name, table in tables.items()}
+    tables["alive"] = wanted[step, :, room]
+    return EpochPlan(tuple(rooms[place] for place in room), tuple(step.tolist()), tables)
 
 
-def _rooms_of_steps(lengths: np.ndarray, rooms: Sequence[Room]) -> tuple[Room, ...]:
-    """The smallest room of each step that holds the batches of all seeds, (T, S, B, M)."""
+def _rooms_of_batches(lengths: np.ndarray, rooms: Sequence[Room]) -> np.ndarray:
+    """(T, S) place of the smallest room that holds each batch, from its (T, S, B, M) tokens."""
     needs = sorted_needs(lengths)
     fit = [
-        np.all([(need <= slots).all((1, 2)) for need, slots in zip(needs, slot_rooms(room), strict=True)], axis=0)
+        np.all([(need <= slots).all(2) for need, slots in zip(needs, slot_rooms(room), strict=True)], axis=0)
         for room in rooms
     ]
-    if not np.all(np.any(fit, axis=0)):
-        raise ValueError(f"no room holds the batches of step {int(np.argmin(np.any(fit, axis=0)))}; {rooms[-1]}")
-    return tuple(rooms[place] for place in np.argmax(fit, axis=0))
+    if not np.any(fit, axis=0).all():
+        raise ValueError(f"no room holds the batches of step {int(np.argmin(np.any(fit, 0).all(1)))}; {rooms[-1]}")
+    return np.argmax(fit, axis=0)
 
 
 def _of_seed(

@@ -76,7 +76,7 @@ class FixedSource:
         try:
             for step, rows in enumerate(fetched):
                 own = {name: table[step] for name, table in tables.items()}
-                yield self._batch(own, plan.rooms[step], contents, rows)
+                yield self._batch(own, plan.rooms[step], plan.steps[step], contents, rows)
         finally:
             fetched.close()
 
@@ -104,7 +104,12 @@ class FixedSource:
         return index
 
     def _batch(
-        self, own: dict[str, Tensor], room: Room, contents: dict[str, Table], fetched: dict[str, Tensor]
+        self,
+        own: dict[str, Tensor],
+        room: Room,
+        number: int,
+        contents: dict[str, Table],
+        fetched: dict[str, Tensor],
     ) -> StackedBatch:
         """A step's batch from its part of the plan's tables and what was fetched of mapped stores."""
 
@@ -131,6 +136,7 @@ class FixedSource:
             film_rows=own["film_rows"][:, : room.cxr] if room.cxr else None,
             room=room,
             task=self.source.head,
+            step=number,
         )
 
     def _films(self, stored: Tensor, own: dict[str, Tensor], room: Room) -> Tensor:

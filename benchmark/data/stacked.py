@@ -25,9 +25,9 @@ class StackedBatch:
         note, note_rows, note_used: as for hours.
         present: (S, B, M) bool. sample: (S, B) int64.
         y, known: as in `Labels`, with the leading axis.
-        alive: (S,) bool, False for a seed whose batch has no known label: it has nothing to learn from the step, and
-            must be as it was after it.
-        room: of the slots. task: position of the task among the models' heads.
+        alive: (S,) bool, False for a seed that sits the step out and must be as it was after it: its batch has no known
+            label, or needs another room.
+        room: of the slots. task: position of the task among the models' heads. step: number of the step in the epoch.
     """
 
     ehr: Tensor | None
@@ -45,6 +45,7 @@ class StackedBatch:
     alive: Tensor
     room: Room
     task: int
+    step: int = 0
 
     @property
     def tensors(self) -> dict[str, Tensor]:

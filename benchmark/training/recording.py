@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmark.data.fixed import StackedBatch
+from benchmark.data.stacked import StackedBatch
 from benchmark.training.stacked import Objective, SeedStack
 
 WARM_UP = 3
@@ -43,18 +43,16 @@ class Steps:
         self._recordings: dict[object, _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle() if record else None
 
-    def __call__(
-        self, batch: StackedBatch, objective: Objective, rates: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def __call__(self, batch: StackedBatch, objective: Objective, rates: Tensor, streams: Sequence[int]) -> Tensor:
         """One step of all seeds; returns their losses (S,).
 
         Args:
-            rates: (S,) learning rates. generators: the seeds' streams of noise, which move on.
+            rates: (S,) learning rates. streams: numbers of the seeds' streams of noise for this step.
         """
-        noise = self.stack.draw(batch, generators)
+        noise = self.stack.draw(batch, streams)
         if not self.record:
             return self.stack.step(batch, objective, rates, noise)
-        key = (batch.task, batch.room, tuple(name for name in batch.tensors()))
+        key = (batch.task, batch.room)
         if key not in self._recordings:
             self._recordings[key] = self._recorded(batch, objective, rates, noise)
         recording = self._recordings[key]
@@ -66,7 +64,7 @@ class Steps:
         self, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]
     ) -> _Recording:
         """Records a step; the stack's state is afterwards what it was before."""
-        batch = batch.map(torch.clone)
+        batch = batch.with_tensors({name: value.clone() for name, value in batch.tensors.items()})
         noise, rates = (noise[0].clone(), noise[1].clone()), rates.clone()
         before = [tensor.clone() for tensor in self.stack.state()]
         aside = torch.cuda.Stream(self.stack.device)
@@ -85,8 +83,8 @@ class Steps:
     @staticmethod
     def _bring(recording: _Recording, batch: StackedBatch, rates: Tensor, noise: tuple[Tensor, Tensor]) -> None:
         """Copies the inputs of a step to where the recording reads them."""
-        ours, theirs = recording.batch.tensors(), batch.tensors()
-        pairs = [(ours[name], theirs[name]) for name in ours] + [(recording.batch.alive, batch.alive)]
+        ours, theirs = recording.batch.tensors, batch.tensors
+        pairs = [(ours[name], theirs[name]) for name in ours]
         pairs += [*zip(recording.noise, noise, strict=True), (recording.rates, rates)]
         for place, value in pairs:
             place.copy_(value, non_blocking=True)

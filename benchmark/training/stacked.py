@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchmark.data.fixed import StackedBatch
-from benchmark.random import stream_seed
+from benchmark.data.stacked import StackedBatch, inputs_of, labels_of
 from benchmark.training.adam import FlatAdam, MemberAdam
 from benchmark.training.losses import total_loss
 from models.noise import Counting, Drawn, drawn_from
@@ -57,7 +56,7 @@ class SeedStack:
         self.places = _places(shapes)
         width = max((stop for _, stop in self.places.values()), default=0)
         device = next(first.parameters()).device
-        self.device = device
+        self.device, self.generator = device, torch.Generator(device)
         self.values = torch.zeros(self.seeds, width, device=device)
         self.gradient = torch.zeros_like(self.values)
         self.parameters: dict[str, Tensor] = {}
@@ -92,14 +91,16 @@ class SeedStack:
         """All tensors that a step changes."""
         return [self.values, self.gradient, *self.buffers.values(), *self.adam.state()]
 
-    def draw(self, batch: StackedBatch, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
-        """Random numbers of a step, from each seed's own stream: (S, bits) int16 and (S, any) standard normal."""
+    def draw(self, batch: StackedBatch, streams: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Random numbers of a step, each seed's from the stream of that number: (S, bits) int16 and (S, any) standard
+        normal."""
         bits, normal = self._count(batch)
         words = torch.empty(self.seeds, max((bits + 3) // 4, 1), dtype=torch.int64, device=self.device)
         gauss = torch.empty(self.seeds, max(normal, 1), device=self.device)
-        for seed, generator in enumerate(generators):
-            words[seed].random_(-(2**63), None, generator=generator)
-            gauss[seed].normal_(generator=generator)
+        for seed, stream in enumerate(streams):
+            self.generator.manual_seed(stream)
+            words[seed].random_(-(2**63), None, generator=self.generator)
+            gauss[seed].normal_(generator=self.generator)
         return words.view(torch.int16), gauss
 
     def step(self, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]) -> Tensor:
@@ -117,7 +118,7 @@ class SeedStack:
 
     def losses(self, batch: StackedBatch, objective: Objective, noise: tuple[Tensor, Tensor]) -> Tensor:
         """(S,) losses of the seeds that take part, 0 for the others."""
-        content = batch.tensors()
+        content = batch.tensors
 
         def loss(
             parameters: dict[str, Tensor], buffers: dict[str, Tensor], content: dict[str, Tensor], *drawn: Tensor
@@ -127,8 +128,8 @@ class SeedStack:
                 drawn_from(Drawn(*drawn)),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False),
             ):
-                output = functional_call(self.template, (parameters, buffers), (one.inputs,))
-            return total_loss(objective.kind, output, one.labels, objective.aux_weights, objective.weight)
+                output = functional_call(self.template, (parameters, buffers), (inputs,))
+            return total_loss(objective.kind, output, labels_of(content), objective.aux_weights, objective.weight)
 
         arguments = (self.parameters, self.buffers, content, *noise)
         if self.together:
@@ -141,18 +142,13 @@ class SeedStack:
         """Random bits and normal numbers that a forward pass of one seed asks for; they depend on shapes alone."""
         key = (batch.task, batch.room)
         if key not in self._counted:
-            parameters, buffers, content = next(_each((self.parameters, self.buffers, batch.tensors()), 1))
+            parameters, buffers, content = next(_each((self.parameters, self.buffers, batch.tensors), 1))
             buffers = {name: value.clone() for name, value in buffers.items()}
             with drawn_from(Counting()) as counter, torch.no_grad():
                 self.template.train()
-                functional_call(self.template, (parameters, buffers), (batch.member(content).inputs,))
+                functional_call(self.template, (parameters, buffers), (inputs_of(content, batch.room, batch.task),))
             self._counted[key] = counter.bits_used, counter.normal_used
         return self._counted[key]
-
-
-def generators_of(seeds: Sequence[int], task: str, epoch: int, device: torch.device) -> list[torch.Generator]:
-    """Each seed's stream of noise for one task's part of an epoch, the same whoever trains beside it."""
-    return [torch.Generator(device).manual_seed(stream_seed(seed, "noise", task, epoch) % 2**63) for seed in seeds]
 
 
 def _places(shapes: Mapping[str, torch.Size]) -> dict[str, tuple[int, int]]:

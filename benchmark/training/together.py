@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.data.batches import BatchSource
 from benchmark.data.dataset import PreparedData
 from benchmark.data.fixed import FixedSource
+from benchmark.data.residency import DeviceStores
+from benchmark.random import stream_seed
 from benchmark.training.expense import forget_peak_memory
 from benchmark.training.loop import EpochReport, Segment, mean_loss, segments
 from benchmark.training.recording import Steps
 from benchmark.training.resume import Bookmark
-from benchmark.training.stacked import Objective, SeedStack, generators_of
+from benchmark.training.stacked import Objective, SeedStack
 from benchmark.training.train import Ready, Trained, TrainingPlan, make_ready, test_sources, tested
 from models.contract import Staged
 
@@ -75,7 +76,10 @@ class _Company:
         self.device = self.stack.device
         self.steps = Steps(self.stack, record=self.device.type == "cuda")
         self.ready = [each.with_model(self.stack.member(place)) for place, each in enumerate(ready)]
-        self.sources = {task: self._source(source) for task, source in first.training.items()}
+        one = next(iter(first.training.values()))
+        stores = DeviceStores(one.data, one.encoder, self.device, one.note_dropout)
+        size = self.schedule.batch_size
+        self.sources = {task: FixedSource(source, seeds, size, stores) for task, source in first.training.items()}
         self.order = list(first.training)
 
     def fit(self, notify: Sequence[Callable[[EpochReport], None]], bookmarks: Sequence[Bookmark | None]) -> list[Any]:
@@ -120,9 +124,6 @@ class _Company:
                     go_on(place, loss)
         return results
 
-    def _source(self, source: BatchSource) -> FixedSource:
-        return FixedSource(source, self.seeds, self.schedule.batch_size)
-
     def _train(self, due: Segment, taking: Mapping[int, Segment]) -> dict[int, Tensor]:
         """One pass of the seeds at the places `taking` over a task's samples; the losses of each one's steps."""
         template, schedule = self.stack.template, self.schedule
@@ -130,15 +131,15 @@ class _Company:
             template.begin_epoch(due.epoch)
         source = self.sources[due.task]
         weight = schedule.task_weights.get(due.task, 1.0)
-        objective = Objective(source.task.task.kind, weight, getattr(template, "aux_weights", {}))
+        objective = Objective(source.source.task.task.kind, weight, getattr(template, "aux_weights", {}))
         rates = torch.tensor([taking[p].rate if p in taking else 0.0 for p in range(self.stack.seeds)])
         part = torch.tensor([p in taking for p in range(self.stack.seeds)])
         rates, part = rates.to(self.device), part.to(self.device)
-        generators = generators_of(self.seeds, due.task, due.epoch, self.device)
         losses, alive = [], []
         for batch in source.epoch(due.epoch):
             batch = replace(batch, alive=batch.alive & part)
-            losses.append(self.steps(batch, objective, rates, generators))
+            streams = [stream_seed(seed, "noise", due.task, due.epoch, batch.step) for seed in self.seeds]
+            losses.append(self.steps(batch, objective, rates, streams))
             alive.append(batch.alive)
         values, counted = torch.stack(losses).cpu(), torch.stack(alive).cpu()  # (T, S); the one wait of the segment
         return {place: values[counted[:, place], place] for place in taking}
