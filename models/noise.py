@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class Source(Protocol):
 
     def normal(self, count: int, like: Tensor) -> Tensor:
         """(count,) standard normal numbers of `like`'s type."""
+
+
+S = TypeVar("S", bound=Source)
 
 
 class Current:
@@ -92,11 +95,11 @@ _CURRENT = Current()
 
 
 @contextmanager
-def drawn_from(source: Source) -> Iterator[None]:
+def drawn_from(source: S) -> Iterator[S]:
     """Takes random numbers from `source` meanwhile."""
     token = _source.set(source)
     try:
-        yield
+        yield source
     finally:
         _source.reset(token)
 

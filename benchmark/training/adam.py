@@ -1,4 +1,4 @@
-"""Adam for several seeds at once, over one matrix of all parameters."""
+"""Adam for several seeds at once, over one vector of all parameters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class FlatAdam:
     moments and its count of steps included, if all of its gradient is exactly zero.
 
     Args:
-        values, gradient: (S, P), in place. places: (start, stop) of each parameter among the P.
+        values, gradient: (N,), all numbers of all seeds; changed in place.
+        places: (start, stop) of each of the K parameters, those of the S seeds one after another.
         clip_norm: bound on each seed's gradient norm.
     """
 
@@ -48,19 +49,21 @@ class FlatAdam:
         values: Tensor,
         gradient: Tensor,
         places: Sequence[tuple[int, int]],
+        seeds: int,
         clip_norm: float | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
         self.values, self.gradient, self.clip_norm = values, gradient, clip_norm
-        self.betas, self.eps = betas, eps
+        self.betas, self.eps, self.seeds = betas, eps, seeds
         self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
-        self.steps = values.new_zeros(len(values), len(places))
-        self._parts = [row[start:stop] for row in gradient for start, stop in places]  # S * K views
-        owner = torch.zeros(values.shape[1], dtype=torch.int64)
-        for number, (start, stop) in enumerate(places):
+        self.steps = values.new_zeros(len(places), seeds)
+        self._spans = [span for start, stop in places for span in _equal_spans(start, stop, seeds)]  # K * S
+        self._parts = [gradient[start:stop] for start, stop in self._spans]
+        owner = torch.zeros(len(values), dtype=torch.int64)
+        for number, (start, stop) in enumerate(self._spans):
             owner[start:stop] = number
-        self._owner = owner.to(values.device)  # (P,) parameter of each number
+        self._owner = owner.to(values.device)  # (N,) which of the K * S a number belongs to
 
     def state(self) -> list[Tensor]:
         """All tensors that `step` changes beside the values."""
@@ -68,22 +71,36 @@ class FlatAdam:
 
     def member(self, seed: int) -> MemberAdam:
         """The part of the seed at this position."""
-        return MemberAdam({"mean": self.mean[seed], "square": self.square[seed], "steps": self.steps[seed]})
+        spans = self._spans[seed :: self.seeds]
+        parts = {
+            f"{name}.{k}": getattr(self, name)[a:b] for k, (a, b) in enumerate(spans) for name in ("mean", "square")
+        }
+        return MemberAdam(parts | {"steps": self.steps[:, seed]})
 
     @torch.no_grad()
     def step(self, rates: Tensor) -> None:
         """One step with learning rates (S,)."""
         first, second = self.betas
         if self.clip_norm is not None:
-            norm = torch.linalg.vector_norm(self.gradient, dim=1)
-            self.gradient.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0)[:, None])
-        largest = torch.stack(torch._foreach_norm(self._parts, float("inf")))
-        touched = (largest != 0).view_as(self.steps).to(self.values.dtype)  # (S, K); true for NaN, which is to show
+            norms = torch.stack(torch._foreach_norm(self._parts)).view_as(self.steps)  # (K, S)
+            share = self.clip_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)
+            self.gradient.mul_(self._each(share.clamp(max=1.0).expand_as(self.steps)))
+        largest = torch.stack(torch._foreach_norm(self._parts, float("inf"))).view_as(self.steps)
+        touched = (largest != 0).to(self.values.dtype)  # (K, S); true for NaN, which is to show
         self.steps.add_(touched)
         count = self.steps.clamp(min=1)  # of what was never touched the moments are zero, and so is the change
-        here = touched.index_select(1, self._owner)  # (S, P)
+        here = self._each(touched)  # (N,)
         self.mean.lerp_(self.gradient, here * (1 - first))
         self.square.lerp_(self.gradient.square(), here * (1 - second))
-        size = (rates[:, None] / (1 - first**count)).index_select(1, self._owner) * here
-        root = (1 - second**count).sqrt().index_select(1, self._owner)
+        size = self._each(rates / (1 - first**count)) * here
+        root = self._each((1 - second**count).sqrt())
         self.values.sub_(size * self.mean / (self.square.sqrt() / root + self.eps))
+
+    def _each(self, of_parameters: Tensor) -> Tensor:
+        """(K, S) -> (N,)."""
+        return of_parameters.flatten().index_select(0, self._owner)
+
+
+def _equal_spans(start: int, stop: int, count: int) -> list[tuple[int, int]]:
+    size = (stop - start) // count
+    return [(start + size * i, start + size * (i + 1)) for i in range(count)]

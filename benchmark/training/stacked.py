@@ -1,9 +1,9 @@
 """One training step for several seeds of a model: parameters with a leading seed axis, one product for all of them.
 
-S seeds keep their parameters in one matrix (S, P). The model is written for one seed; `torch.vmap` runs it for all, so
-that every product of a layer becomes one batched product with weights (S, out, in). Batches have fixed shapes, random
-numbers are drawn before the step from each seed's own stream, and nothing is read back: the step is a function of
-tensors at fixed places, which a CUDA device records once and replays (`recording.py`).
+Every parameter has a leading axis of S seeds, and all of them lie in one vector. The model is written for one seed;
+`torch.vmap` runs it for all, so that every product of a layer becomes one batched product with weights (S, out, in).
+Batches have fixed shapes, random numbers are drawn before the step from each seed's own stream, and nothing is read
+back: the step is a function of tensors at fixed places, which a CUDA device records once and replays (`recording.py`).
 
 No seed has any influence on another: losses are added, so that each one's gradient is its own.
 """
@@ -44,7 +44,7 @@ class SeedStack:
         clip_norm: bound on each seed's gradient norm. half: bfloat16 where autocast chooses it.
 
     Attributes:
-        values: (S, P) float32, all parameters. template: a model whose own values do not matter.
+        values: (N,), all parameters of all seeds. template: a model whose own values do not matter.
     """
 
     def __init__(self, models: Sequence[nn.Module], clip_norm: float | None = None, half: bool = False) -> None:
@@ -52,33 +52,31 @@ class SeedStack:
         self.seeds, self.half = len(models), half
         self.together = getattr(first, "vmappable", True)
         self.template = copy.deepcopy(first)
-        shapes = {name: parameter.shape for name, parameter in first.named_parameters()}
+        shapes = {name: torch.Size([self.seeds, *value.shape]) for name, value in first.named_parameters()}
         self.places = _places(shapes)
-        width = max((stop for _, stop in self.places.values()), default=0)
         device = next(first.parameters()).device
         self.device, self.generator = device, torch.Generator(device)
-        self.values = torch.zeros(self.seeds, width, device=device)
+        self.values = torch.zeros(max(stop for _, stop in self.places.values()), device=device)
         self.gradient = torch.zeros_like(self.values)
         self.parameters: dict[str, Tensor] = {}
         for name, (start, stop) in self.places.items():
-            part = self.values[:, start:stop].unflatten(1, shapes[name])
+            part = self.values[start:stop].view(shapes[name])
             part.copy_(torch.stack([model.get_parameter(name).detach() for model in models]))
             leaf = part.detach().requires_grad_(first.get_parameter(name).requires_grad)
-            leaf.grad = self.gradient[:, start:stop].unflatten(1, shapes[name]) if leaf.requires_grad else None
+            leaf.grad = self.gradient[start:stop].view(shapes[name]) if leaf.requires_grad else None
             self.parameters[name] = leaf
         self.buffers = {
             name: torch.stack([dict(model.named_buffers())[name] for model in models])
             for name, _ in first.named_buffers()
         }
-        self.adam = FlatAdam(self.values, self.gradient, list(self.places.values()), clip_norm)
+        self.adam = FlatAdam(self.values, self.gradient, list(self.places.values()), self.seeds, clip_norm)
         self._counted: dict[tuple[int, object], tuple[int, int]] = {}
 
     def member(self, seed: int) -> nn.Module:
         """The model of the seed at this position. It shares its values with the stack: a step changes it."""
         model = copy.deepcopy(self.template)
-        for name, (start, stop) in self.places.items():
-            parameter = model.get_parameter(name)
-            parameter.data = self.values[seed, start:stop].view(parameter.shape)
+        for name, stacked in self.parameters.items():
+            model.get_parameter(name).data = stacked.detach()[seed]
         for name, buffer in model.named_buffers():
             buffer.data = self.buffers[name][seed]
         return model
@@ -123,7 +121,7 @@ class SeedStack:
         def loss(
             parameters: dict[str, Tensor], buffers: dict[str, Tensor], content: dict[str, Tensor], *drawn: Tensor
         ) -> Tensor:
-            one = batch.member(content)
+            inputs = inputs_of(content, batch.room, batch.task)
             with (
                 drawn_from(Drawn(*drawn)),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False),
@@ -152,7 +150,7 @@ class SeedStack:
 
 
 def _places(shapes: Mapping[str, torch.Size]) -> dict[str, tuple[int, int]]:
-    """(start, stop) of each parameter in a row of all."""
+    """(start, stop) of each parameter in a vector of all."""
     places, start = {}, 0
     for name, shape in shapes.items():
         places[name] = (start, start + shape.numel())

@@ -1,0 +1,124 @@
+"""Seeds side by side: each has what it would have alone, and steps in the fixed form are those of the packed one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
+from torch import Tensor, nn
+
+from benchmark.data.dataset import PreparedData
+from benchmark.errors import UserError
+from benchmark.registry import models
+from benchmark.training import TrainingPlan, train
+from benchmark.training.adam import FlatAdam
+from benchmark.training.together import train_together
+from models.contract import Dimensions
+
+CPU = torch.device("cpu")
+SEEDS = (40, 42, 44)
+STEP = 3e-3
+"""Learning rate."""
+DIMENSIONS = Dimensions(
+    width=8, layers=2, dropout=0.1, note_features=NOTE_WIDTH, film=32, patch=16, hours=24, note_tokens=8
+)
+COLUMNS = ("flexcare", "flexcare-authors", "medfuse", "mt", "m3care", "mmf", "multimodn", "late-fusion")
+WITHOUT_DROPOUT = {"medfuse": {"dropout": 0.0}, "m3care": {"dropout": 0.0}, "multimodn": {"dropout": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return PreparedData.open(write_prepared(tmp_path_factory.mktemp("prepared") / "data"))
+
+
+def plan(model: str, seed: int, **changes: object) -> TrainingPlan:
+    entry = models()[model]
+    settings = {
+        "config": entry.config(),
+        "dimensions": DIMENSIONS,
+        "tasks": ("ihm", "los", "dia") if entry.multitask else ("ihm",),
+        "batch_size": 16,
+        "epochs": 2,
+        "learning_rate": STEP,
+        "task_weights": {"ihm": 0.2, "los": 0.5, "dia": 0.2},
+        "halve_learning_rate": entry.multitask,
+        "augmentation": "mild",
+        "encoder": ENCODER,
+    }
+    return TrainingPlan(model=model, seed=seed, **(settings | changes))
+
+
+def together(data: PreparedData, plans: list[TrainingPlan]) -> list:
+    silent = [lambda report: None] * len(plans)
+    return train_together(plans, data, CPU, silent, [None] * len(plans))
+
+
+def largest_gap(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    return max(float((ours[name].double() - value.double()).abs().max()) for name, value in theirs.items())
+
+
+def typical_gap(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    return max(float((ours[name].double() - value.double()).abs().mean()) for name, value in theirs.items())
+
+
+@pytest.mark.parametrize("model", ["flexcare", "m3care", "medfuse"])
+def test_a_seed_has_the_same_results_alone_and_in_company(model: str, data: PreparedData) -> None:
+    company = together(data, [plan(model, seed) for seed in SEEDS])
+    (alone,) = together(data, [plan(model, SEEDS[1])])
+    assert company[1].info["best_epoch"] == alone.info["best_epoch"]
+    assert largest_gap(company[1].state, alone.state) < STEP  # Adam makes a step out of rounding where gradients vanish
+    assert typical_gap(company[1].state, alone.state) < 0.01 * STEP
+    for task, frame in alone.predictions.items():
+        probabilities = [name for name in frame if name[0] == "p" and name[1:].isdigit()]
+        np.testing.assert_allclose(company[1].predictions[task][probabilities], frame[probabilities], atol=5e-4)
+    assert largest_gap(company[0].state, alone.state) > 0.1
+
+
+@pytest.mark.parametrize("model", COLUMNS)
+def test_without_noise_the_fixed_form_trains_as_the_packed_one(model: str, data: PreparedData) -> None:
+    config = models()[model].config
+    options = WITHOUT_DROPOUT.get(model, {})
+    options |= {"moe_noise": False, "top_k": 10} if "flexcare" in model else {}  # chosen experts may tie at the start
+    calm = {"epochs": 1, "config": config(**options), "dimensions": Dimensions(**(vars(DIMENSIONS) | {"dropout": 0.0}))}
+    packed = train(plan(model, 42, **calm), data, CPU)
+    company = together(data, [plan(model, seed, **calm) for seed in SEEDS])
+    assert largest_gap(company[1].state, packed.state) < STEP
+    assert typical_gap(company[1].state, packed.state) < 0.01 * STEP
+    np.testing.assert_allclose(company[1].history["train_loss"], packed.history["train_loss"], rtol=1e-4)
+
+
+def test_a_seed_that_fails_leaves_the_others_as_they_are(data: PreparedData) -> None:
+    def stop(report: object) -> None:
+        raise UserError("stopped")
+
+    plans = [plan("mmf", seed) for seed in SEEDS]
+    silent = [lambda report: None] * 3
+    whole = train_together(plans, data, CPU, silent, [None] * 3)
+    broken = train_together(plans, data, CPU, [silent[0], stop, silent[2]], [None] * 3)
+    assert str(broken[1]) == "stopped"
+    for place in (0, 2):
+        pd.testing.assert_frame_equal(broken[place].predictions["ihm"], whole[place].predictions["ihm"])
+
+
+def test_flat_adam_is_torch_adam_and_leaves_untouched_parameters_alone() -> None:
+    torch.manual_seed(0)
+    places, rates, touched = [(0, 12), (64, 70)], (0.1, 0.01), [(1, 1), (1, 0), (0, 1), (1, 1)]
+    values, gradient = torch.randn(128), torch.zeros(128)
+    spans = [[(0, 6), (64, 67)], [(6, 12), (67, 70)]]  # of each seed
+    references = [[nn.Parameter(values[a:b].clone()) for a, b in own] for own in spans]
+    theirs = [torch.optim.Adam(own, lr=rate) for own, rate in zip(references, rates, strict=True)]
+    ours = FlatAdam(values, gradient, places, seeds=2, clip_norm=1.5)
+    for flags in touched:
+        gradient.zero_()
+        for seed, own in enumerate(references):
+            for parameter, (a, b), flag in zip(own, spans[seed], flags, strict=True):
+                parameter.grad = torch.randn(b - a) if flag else None
+                gradient[a:b] = parameter.grad if flag else 0.0
+            nn.utils.clip_grad_norm_(own, 1.5)
+            theirs[seed].step()
+        ours.step(torch.tensor(rates))
+    for own, places_of_seed in zip(references, spans, strict=True):
+        for parameter, (a, b) in zip(own, places_of_seed, strict=True):
+            torch.testing.assert_close(values[a:b], parameter.detach(), rtol=1e-4, atol=5e-6)
