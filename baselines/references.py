@@ -114,6 +114,7 @@ ENTRIES = (
             config=ReferenceConfig,
             build=partial(Unimodal, modality),
             paper="reference: one modality, shared embeddings and encoder",
+            divisible=True,
             group="reference",
             reads=(modality,),
         )
@@ -125,6 +126,7 @@ ENTRIES = (
         config=ReferenceConfig,
         build=LateFusion,
         paper="reference: mean of the predictions from each modality alone",
+        divisible=True,
         group="reference",
     ),
 )

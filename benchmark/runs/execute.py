@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,22 +87,40 @@ def execute(
         _store(job, context, trained, started, seconds)
         remove_course(context.out, job.id)
     except UserError as fault:
-        error, trace = str(fault), None
+        error, trace, samples = str(fault), None, getattr(fault, "samples", ())
     except Exception as fault:  # the boundary of a job: whatever a model raises is its result, and the grid goes on
-        error, trace = _one_line(fault), traceback.format_exc()
+        error, trace, samples = _one_line(fault), traceback.format_exc(), ()
     else:
         return RunResult(job, "done", trained.metrics, seconds)
     seconds = time.perf_counter() - clock
-    store_failure(job, context, started, seconds, error, trace)
+    store_failure(job, context, started, seconds, error, trace, samples)
     return RunResult(job, "failed", seconds=seconds, error=error)
 
 
-def store_failure(job: Job, context: Context, started: datetime, seconds: float, error: str, trace: str | None) -> None:
-    """Keeps the record of a job that did not end well; it does not count as done and is tried again."""
+def store_failure(
+    job: Job,
+    context: Context,
+    started: datetime,
+    seconds: float,
+    error: str,
+    trace: str | None,
+    samples: Sequence[int] = (),
+) -> None:
+    """Keeps the record of a job that did not end well; it does not count as done and is tried again.
+
+    Args:
+        samples: numbers of those that it failed on; they are named as in the predictions of finished runs.
+    """
+    named = {"samples": keyed_hashes(_key(context), "sample", samples)} if samples else {}
     with new_run(context.out, job.id, failed=True) as folder:
         record = _record(job, context, "failed", started, seconds)
-        text = json_text({**record, "error": error, "traceback": trace})
+        text = json_text({**record, "error": error, "traceback": trace, **named})
         (folder / "run.json").write_text(text, encoding="utf-8")
+
+
+def _key(context: Context) -> bytes:
+    """The secret by which samples and patients are named in results; it stays with the data."""
+    return (context.data / "private" / "key.bin").read_bytes()
 
 
 def keyed_hashes(key: bytes, kind: str, values: Iterable[int]) -> list[str]:
@@ -207,7 +225,7 @@ def read_state(out: Path, run: str) -> Mapping[str, Tensor]:
 def _store(job: Job, context: Context, trained: Trained, started: datetime, seconds: float) -> None:
     from safetensors.torch import save_file
 
-    key = (context.data / "private" / "key.bin").read_bytes()
+    key = _key(context)
     with new_run(context.out, job.id) as folder:
         _predictions(trained.predictions, key).to_parquet(folder / "predictions.parquet", index=False)
         trained.history.to_parquet(folder / "history.parquet", index=False)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from benchmark.data.batches import BatchSource
 from benchmark.errors import UserError
 from benchmark.random import stream_seed
-from benchmark.training.faults import Diverged
+from benchmark.training.faults import Diverged, broken_inputs
 from benchmark.training.learning_rate import HalvingRates
-from benchmark.training.losses import total_loss
+from benchmark.training.portions import Portions
 from benchmark.training.predict import partition_loss, predict, score
 from benchmark.training.resume import Bookmark, Course
 from benchmark.training.support import give_support
@@ -34,6 +34,7 @@ class Schedule:
         task_weights: weight of each task's loss. clip_norm: bound on the gradient norm, None for none.
         couples_samples: evaluate in fixed batches (see `predict`).
         task_rates: factors of single tasks on the learning rate.
+        divisible: whether a batch may be computed in parts where memory does not suffice (see `Portions`).
     """
 
     seed: int
@@ -45,6 +46,7 @@ class Schedule:
     clip_norm: float | None
     couples_samples: bool
     task_rates: Mapping[str, float] = field(default_factory=dict)
+    divisible: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,14 @@ class Fitted:
 
     Attributes:
         selected_by: "validation metrics", or "validation loss" if the validation samples define no metric at all.
+        parts: that each batch was computed in at the end, to fit into memory.
     """
 
     state: dict[str, Tensor]
     best_epoch: int
     selected_by: str
     history: list[dict[str, float | int | str]]
+    parts: int = 1
 
 
 def fit(
@@ -97,7 +101,7 @@ def fit(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
     rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate, schedule.task_rates)
-    course = Course(model, optimizer, rates, trace)
+    course = Course(model, optimizer, rates, trace, Portions(schedule.divisible))
     if bookmark:
         bookmark.take_up(course)
     if trace and not course.epoch:
@@ -110,7 +114,7 @@ def fit(
         raise UserError(
             f"none of the {schedule.epochs} epochs can be kept: the model's options reserve them all for a first stage"
         )
-    return Fitted(course.best_state, course.best_epoch, course.selected_by, course.history)
+    return Fitted(course.best_state, course.best_epoch, course.selected_by, course.history, course.portions.parts)
 
 
 def _train_epoch(
@@ -127,7 +131,7 @@ def _train_epoch(
     rows = {}
     for task, source in training.items():
         started = time.perf_counter()
-        loss = _train_segment(model, course.optimizer, source, schedule, epoch, rates[task])
+        loss = _train_segment(course, source, schedule, epoch, rates[task])
         rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rates[task]}
         rows[task]["seconds"] = time.perf_counter() - started
         rows[task]["samples"] = source.samples_an_epoch(schedule.batch_size)
@@ -169,31 +173,35 @@ def epoch_score(metrics: Sequence[float], losses: Sequence[float]) -> tuple[floa
     return (sum(defined), "validation metrics") if defined else (-sum(losses), "validation loss")
 
 
-def _train_segment(
-    model: nn.Module, optimizer: torch.optim.Optimizer, source: BatchSource, schedule: Schedule, epoch: int, rate: float
-) -> float:
+def _train_segment(course: Course, source: BatchSource, schedule: Schedule, epoch: int, rate: float) -> float:
     """One pass over one task's training samples; returns the mean loss of its batches."""
-    task = source.task.task
+    task, model, optimizer = source.task.task, course.model, course.optimizer
     torch.manual_seed(stream_seed(schedule.seed, "noise", task.name, epoch))  # dropout, gating noise
     for group in optimizer.param_groups:
         group["lr"] = rate
     model.train()
     weight = schedule.task_weights.get(task.name, 1.0)
     aux_weights = getattr(model, "aux_weights", {})
-    losses = []
+    losses, samples = [], []
     for batch in source.epoch(schedule.seed, epoch, schedule.batch_size):
-        loss = total_loss(task.kind, model(batch.inputs), batch.labels, aux_weights, weight)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses.append(course.portions.backward(model, task.kind, batch, aux_weights, weight))
+        samples.append(batch.inputs.sample)
         if schedule.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
         optimizer.step()
-        losses.append(loss.detach())
     values = torch.stack(losses).cpu()
     if not torch.isfinite(values).all():
         step = int((~torch.isfinite(values)).nonzero()[0])
-        raise Diverged(
-            f"task {task.name}: loss is {values[step].item()} in step {step + 1} of epoch {epoch}; "
-            "lower the learning rate"
-        )
+        raise _diverged(source, f"loss is {values[step].item()} in step {step + 1} of epoch {epoch}", samples[step])
     return float(values.mean())
+
+
+def _diverged(source: BatchSource, what: str, batch: Tensor) -> Diverged:
+    samples = batch.tolist()
+    broken = broken_inputs(source, samples)
+    advice = (
+        f"the {' and '.join(broken)} of its samples hold values that are not finite: prepare the data set again"
+        if broken
+        else "lower the learning rate"
+    )
+    return Diverged(f"task {source.task.task.name}: {what}; {advice}", samples)
