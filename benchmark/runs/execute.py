@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
-from benchmark.runs.folder import FORMAT, course_folder, is_done, json_text, new_run, remove_course, runs_folder
+from benchmark.locks import holding
+from benchmark.runs.folder import (
+    FORMAT,
+    course_folder,
+    is_done,
+    json_text,
+    lock_file,
+    new_run,
+    remove_course,
+    runs_folder,
+)
 from benchmark.runs.job import Job
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ class Context:
         data: folder of the prepared data set. out: folder of the results. device: "cpu" or "cuda".
         threads: of torch on the CPU. caption: facts that are written into every run.json for readers.
         studies: tuning study that a model's settings come from, by model.
+        wait: for jobs that another process is at, instead of leaving them out.
         save_every: seconds after which a job keeps what it has reached, at the next end of an epoch.
     """
 
@@ -45,6 +56,7 @@ class Context:
     caption: Mapping[str, Any] = field(default_factory=dict)
     studies: Mapping[str, str] = field(default_factory=dict)
     save_every: float = 60.0
+    wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class RunResult:
     """How a job ended.
 
     Attributes:
-        status: "done", "failed", or "skipped" when another process had finished the job already.
+        status: "done", "failed", "skipped" when another process had finished the job already, or "busy" when another
+            process is at it.
         metrics: by task and metric. seconds: it took. error: last line of what went wrong.
     """
 
@@ -77,8 +90,13 @@ def execute(
         job: what to do. context: where and on what.
         notify: told after every epoch. train: replaces `benchmark.training.train`. data: the data set, already opened.
     """
-    if is_done(context.out, job.id):
-        return RunResult(job, "skipped")
+    with holding(lock_file(context.out, job.id), context.wait) as mine:
+        if is_done(context.out, job.id):
+            return RunResult(job, "skipped")
+        return _execute(job, context, notify, train, data) if mine else RunResult(job, "busy")
+
+
+def _execute(job: Job, context: Context, notify: Notify, train: Train | None, data: PreparedData | None) -> RunResult:
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
         bookmark = _bookmark(job, context)
