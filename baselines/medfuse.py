@@ -241,4 +241,5 @@ ENTRY = ModelEntry(
     config=MedFuseConfig,
     build=MedFuse,
     paper="Hayat et al., MedFuse: Multi-modal fusion with clinical time-series data and chest X-ray images, MLHC 2022",
+    divisible=True,
 )

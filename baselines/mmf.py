@@ -223,5 +223,6 @@ ENTRY = ModelEntry(
     build=MMF,
     paper="Lee et al., Learning missing modal electronic health records with unified multi-modal data embedding and "
     "modality-aware attention, MLHC 2023",
+    divisible=True,
     space=COMMON | SearchSpace(options={"bottlenecks": Choice((1, 4))}),
 )

@@ -197,5 +197,6 @@ ENTRY = ModelEntry(
     config=MTConfig,
     build=MT,
     paper="Ma et al., Are multimodal transformers robust to missing modality?, CVPR 2022",
+    divisible=True,
     space=COMMON | SearchSpace(options={"fusion_start": Choice((0, 2, 3))}),
 )

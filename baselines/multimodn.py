@@ -170,4 +170,5 @@ ENTRY = ModelEntry(
     config=MultiModNConfig,
     build=MultiModN,
     paper="Swamy et al., MultiModN: Multimodal, multi-task, interpretable modular networks, NeurIPS 2023",
+    divisible=True,
 )

@@ -116,6 +116,7 @@ ENTRIES = (
             config=ReferenceConfig,
             build=partial(Unimodal, modality),
             paper="reference: one modality, shared embeddings and encoder",
+            divisible=True,
             group="reference",
             reads=(modality,),
         )
@@ -127,6 +128,7 @@ ENTRIES = (
         config=ReferenceConfig,
         build=LateFusion,
         paper="reference: mean of the predictions from each modality alone",
+        divisible=True,
         group="reference",
     ),
 )

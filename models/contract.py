@@ -241,6 +241,8 @@ class ModelEntry:
         paper: citation. clip_norm: bound on the gradient norm in training, if the model asks for one.
         couples_samples: True if an eval-mode output depends on the other samples of its batch; an attribute of that
             name of the module counts instead, where its options decide.
+        divisible: True if, in training too, loss and gradient of a batch are the sums of its samples' shares, auxiliary
+            losses being means over samples; a batch that does not fit into memory may then be computed in parts.
         fits: True if the module is fitted in one go instead of trained by gradient.
         reads: modalities that can change its predictions.
         group: which comparison it belongs to: "table3" (the paper's main table), "ablation", "reference" (simple models
@@ -261,6 +263,7 @@ class ModelEntry:
     multitask: bool = False
     clip_norm: float | None = None
     couples_samples: bool = False
+    divisible: bool = False
     fits: bool = False
     reads: tuple[str, ...] = MODALITIES
     group: Group = "table3"

@@ -35,6 +35,7 @@ from benchmark.data.note_encoder import FORMAT, Progress, encode, encoder_key, l
 from benchmark.data.note_noise import TextNoise, text_keys
 from benchmark.data.stores import RaggedStore, RaggedWriter, new_folder
 from benchmark.errors import UserError
+from benchmark.locks import holding
 
 _MARKS, _ROWS, _ABOUT = "done", "rows.parquet", "encoder.json"
 _CHUNK_TOKENS = 65_536
@@ -121,18 +122,23 @@ def ensure_embeddings(
     texts = pd.read_parquet(Path(data_dir) / "notes" / "texts.parquet", columns=["section", "text", "digest"])
     if draw is not None:
         texts["section"] = texts["section"].where(_of_training(Path(data_dir), len(texts)))
-    try:
-        earlier = _Finished.open(target)
-        if earlier is None or not earlier.covers(texts, sections):
+    replaced = target.with_name(f".replaced-{target.name}")
+    if _covering(target, texts, sections) and not replaced.exists():
+        return info
+    with holding(target.with_name(f".lock-{target.name}"), wait=True):
+        if not target.exists() and replaced.exists():  # an earlier call was killed between two renames
+            replaced.rename(target)
+        if not _covering(target, texts, sections):  # otherwise another process has just made it
             settings = {"max_tokens": max_tokens, "special_tokens": special_tokens}
             extension = _Extension(target, source, info, settings, texts, device, progress or (lambda *_: None), draw)
-            extension.run(sections, earlier)
-    except (FileExistsError, FileNotFoundError):
-        # Another process has finished the same work first and tidied up.
-        earlier = _Finished.open(target)
-        if earlier is None or not earlier.covers(texts, sections):
-            raise
+            extension.run(sections, _Finished.open(target))
+        shutil.rmtree(replaced, ignore_errors=True)
     return info
+
+
+def _covering(folder: Path, texts: pd.DataFrame, sections: set[str]) -> bool:
+    found = _Finished.open(folder)
+    return found is not None and found.covers(texts, sections)
 
 
 def _of_training(data_dir: Path, texts: int) -> np.ndarray:
@@ -185,7 +191,7 @@ class _Extension:
         table["cut"] = table["digest"].map(cut).fillna(False).astype(bool)
         table.to_parquet(partial / _ROWS, index=False)
         _describe(partial, self._about(sorted(wanted), table, per_row) | {"stamp": _stamp(partial)})
-        self._take_name(partial, earlier)
+        self._take_name(partial)
 
     def _about(self, sections: list[str], table: pd.DataFrame, per_row: np.ndarray) -> dict[str, Any]:
         counts = {}
@@ -210,7 +216,7 @@ class _Extension:
         folder = self.target.with_name(f".tokens-{self.target.name}-{content}")
         if not (folder.exists() or fresh.empty):
             tokens = tokenise(self.source, fresh.tolist(), **self.settings, progress=self.progress)
-            with suppress(FileExistsError), new_folder(folder) as new:
+            with new_folder(folder) as new:
                 writer = RaggedWriter(new, [len(ids) for ids in tokens.ids], 1, np.int32)
                 for row, ids in enumerate(tokens.ids):
                     writer.write(row, ids[:, None])
@@ -241,8 +247,7 @@ class _Extension:
                 f"{free / 1e9:,.1f} GB are free"
             )
         if not partial.exists():
-            # Another process may begin the same store at the same time; both then write equal values.
-            with suppress(FileExistsError), new_folder(partial) as folder:
+            with new_folder(partial) as folder:
                 RaggedWriter(folder, per_row, self.info.width).close()
                 (folder / _MARKS).mkdir()
         return partial
@@ -287,21 +292,17 @@ class _Extension:
             return None
         return TextNoise(text_keys(self.info.key, self.draw, batch), self.source.positions, self.device)
 
-    def _take_name(self, partial: Path, earlier: _Finished | None) -> None:
-        """Of several processes that filled this store, the one that takes its name goes on; others find it gone."""
-        finished = self.target.with_name(f".{self.target.name}.finished-{os.getpid()}")
-        replaced = self.target.with_name(f".{self.target.name}.replaced-{os.getpid()}")
-        partial.rename(finished)
-        shutil.rmtree(finished / _MARKS)
-        if earlier is None and _Finished.open(self.target) is not None:
-            shutil.rmtree(finished)
-            raise FileExistsError(f"{self.target} exists already")
+    def _take_name(self, partial: Path) -> None:
+        """In this order a kill at any point costs no embeddings."""
         if self.target.exists():
-            self.target.rename(replaced)
-        finished.rename(self.target)
-        unfinished = (f".{kind}-{self.target.name}-*" for kind in ("partial", "tokens"))
-        for left in (replaced, *(path for pattern in unfinished for path in self.target.parent.glob(pattern))):
-            shutil.rmtree(left, ignore_errors=True)
+            self.target.rename(self.target.with_name(f".replaced-{self.target.name}"))
+        partial.rename(self.target)
+        shutil.rmtree(self.target / _MARKS)
+        for pattern in (
+            f"{start}{kind}-{self.target.name}-*" for kind in ("partial", "tokens") for start in (".", "..")
+        ):
+            for left in self.target.parent.glob(pattern):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _stored(writer: RaggedWriter, rows: dict[str, list[int]], values: dict[str, np.ndarray]) -> dict[str, int]:

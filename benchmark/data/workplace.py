@@ -6,7 +6,6 @@ that it finished. The data set itself is built in a folder of its own, which tak
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 
 from benchmark.errors import UserError
 from benchmark.files import replace_text
+from benchmark.locks import acquire
 
 _LOCK, _REQUEST, _DATA = "lock", "request.json", "data"
 
@@ -95,25 +95,13 @@ def workplace(out: Path, request: dict[str, Any]) -> Iterator[Workplace]:
 
 def _locked(folder: Path, out: Path) -> int:
     """The open lock of the folder, which is made if need be. The system frees it when the process ends in any way."""
-    while True:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        try:
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:  # another process has just finished and removed the folder
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), os.stat(folder / _LOCK)):
-                return lock
-        except BlockingIOError as fault:
-            os.close(lock)
-            raise UserError(
-                f"{out} is being prepared by another process, which holds {folder / _LOCK}; wait for it, or choose "
-                "another name"
-            ) from fault
-        except FileNotFoundError:
-            pass
-        os.close(lock)
+    lock = acquire(folder / _LOCK)
+    if lock is None:
+        raise UserError(
+            f"{out} is being prepared by another process, which holds {folder / _LOCK}; wait for it, or choose another "
+            "name"
+        )
+    return lock
 
 
 def _begin(place: Workplace, request: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.runs.executors import Advanced, Ended, Event, Tell
+from benchmark.runs.executors import Advanced, Deferred, Ended, Event, Tell
 from benchmark.runs.job import Job
 from benchmark.runs.tally import Cell, Tally, duration
 
@@ -44,6 +44,8 @@ def watching(
         line = None
         if isinstance(event, Ended):
             line = result_line(event, tally, titles, main_metrics)
+        elif isinstance(event, Deferred):
+            line = f"{job_title(event.job, titles)}: another process is at it; this one looks again at the end"
         elif isinstance(event, Advanced) and tally.clock() - last >= QUIET and event.report.task == event.job.tasks[-1]:
             line = epoch_line(event, tally, titles)
         if line:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmark.code_version import COHORT_SOURCES, code_version
+from benchmark.locks import holding
 from benchmark.runs.folder import remove_abandoned, unfinished_folder
 
 Progress = Callable[[str, int, int], None]
@@ -27,12 +28,17 @@ def embedded_cohort(home: Path, patients: int, seed: int, progress: Progress | N
         progress: called with (what, done, total).
     """
     target = embedded_folder(home, patients, seed)
-    if (target / "manifest.json").is_file():
-        return target
+    if not (target / "manifest.json").is_file():
+        with holding(target.with_name(f".{target.name}.lock"), wait=True):
+            if not (target / "manifest.json").is_file():  # otherwise another process has just made it
+                _make(target, patients, seed, progress)
+    return target
+
+
+def _make(target: Path, patients: int, seed: int, progress: Progress | None) -> None:
     from benchmark.data.prepare import prepare
     from benchmark.simulation import simulate
 
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     remove_abandoned(target.parent)
     workshop = unfinished_folder(target.parent)
     try:
@@ -47,11 +53,6 @@ def embedded_cohort(home: Path, patients: int, seed: int, progress: Progress | N
             name=name,
             progress=progress,
         )
-        try:
-            os.rename(prepared, target)
-        except OSError:
-            if not (target / "manifest.json").is_file():  # otherwise another process was faster, with the same cohort
-                raise
+        os.rename(prepared, target)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    return target

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
-from benchmark.runs.folder import FORMAT, course_folder, is_done, json_text, new_run, remove_course, runs_folder
+from benchmark.locks import holding
+from benchmark.runs.folder import (
+    FORMAT,
+    course_folder,
+    is_done,
+    json_text,
+    lock_file,
+    new_run,
+    remove_course,
+    runs_folder,
+)
 from benchmark.runs.job import Job
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ class Context:
         data: folder of the prepared data set. out: folder of the results. device: "cpu" or "cuda".
         threads: of torch on the CPU. caption: facts that are written into every run.json for readers.
         studies: tuning study that a model's settings come from, by model.
+        wait: for jobs that another process is at, instead of leaving them out.
         save_every: seconds after which a job keeps what it has reached, at the next end of an epoch.
     """
 
@@ -45,6 +56,7 @@ class Context:
     caption: Mapping[str, Any] = field(default_factory=dict)
     studies: Mapping[str, str] = field(default_factory=dict)
     save_every: float = 60.0
+    wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class RunResult:
     """How a job ended.
 
     Attributes:
-        status: "done", "failed", or "skipped" when another process had finished the job already.
+        status: "done", "failed", "skipped" when another process had finished the job already, or "busy" when another
+            process is at it.
         metrics: by task and metric. seconds: it took. error: last line of what went wrong.
     """
 
@@ -77,8 +90,13 @@ def execute(
         job: what to do. context: where and on what.
         notify: told after every epoch. train: replaces `benchmark.training.train`. data: the data set, already opened.
     """
-    if is_done(context.out, job.id):
-        return RunResult(job, "skipped")
+    with holding(lock_file(context.out, job.id), context.wait) as mine:
+        if is_done(context.out, job.id):
+            return RunResult(job, "skipped")
+        return _execute(job, context, notify, train, data) if mine else RunResult(job, "busy")
+
+
+def _execute(job: Job, context: Context, notify: Notify, train: Train | None, data: PreparedData | None) -> RunResult:
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
         bookmark = _bookmark(job, context)
@@ -87,22 +105,40 @@ def execute(
         _store(job, context, trained, started, seconds)
         remove_course(context.out, job.id)
     except UserError as fault:
-        error, trace = str(fault), None
+        error, trace, samples = str(fault), None, getattr(fault, "samples", ())
     except Exception as fault:  # the boundary of a job: whatever a model raises is its result, and the grid goes on
-        error, trace = _one_line(fault), traceback.format_exc()
+        error, trace, samples = _one_line(fault), traceback.format_exc(), ()
     else:
         return RunResult(job, "done", trained.metrics, seconds)
     seconds = time.perf_counter() - clock
-    store_failure(job, context, started, seconds, error, trace)
+    store_failure(job, context, started, seconds, error, trace, samples)
     return RunResult(job, "failed", seconds=seconds, error=error)
 
 
-def store_failure(job: Job, context: Context, started: datetime, seconds: float, error: str, trace: str | None) -> None:
-    """Keeps the record of a job that did not end well; it does not count as done and is tried again."""
+def store_failure(
+    job: Job,
+    context: Context,
+    started: datetime,
+    seconds: float,
+    error: str,
+    trace: str | None,
+    samples: Sequence[int] = (),
+) -> None:
+    """Keeps the record of a job that did not end well; it does not count as done and is tried again.
+
+    Args:
+        samples: numbers of those that it failed on; they are named as in the predictions of finished runs.
+    """
+    named = {"samples": keyed_hashes(_key(context), "sample", samples)} if samples else {}
     with new_run(context.out, job.id, failed=True) as folder:
         record = _record(job, context, "failed", started, seconds)
-        text = json_text({**record, "error": error, "traceback": trace})
+        text = json_text({**record, "error": error, "traceback": trace, **named})
         (folder / "run.json").write_text(text, encoding="utf-8")
+
+
+def _key(context: Context) -> bytes:
+    """The secret by which samples and patients are named in results; it stays with the data."""
+    return (context.data / "private" / "key.bin").read_bytes()
 
 
 def keyed_hashes(key: bytes, kind: str, values: Iterable[int]) -> list[str]:
@@ -207,7 +243,7 @@ def read_state(out: Path, run: str) -> Mapping[str, Tensor]:
 def _store(job: Job, context: Context, trained: Trained, started: datetime, seconds: float) -> None:
     from safetensors.torch import save_file
 
-    key = (context.data / "private" / "key.bin").read_bytes()
+    key = _key(context)
     with new_run(context.out, job.id) as folder:
         _predictions(trained.predictions, key).to_parquet(folder / "predictions.parquet", index=False)
         trained.history.to_parquet(folder / "history.parquet", index=False)

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -39,15 +39,37 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class Deferred:
+    """A job is left for later, because another process is at it."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
 class Ended:
     """A job is over."""
 
     result: RunResult
 
 
-Event = Started | Advanced | Ended
+Event = Started | Advanced | Deferred | Ended
 Tell = Callable[[Event], None]
 Execute = Callable[..., RunResult]
+
+
+def run_all(executor: Executor, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
+    """Executes all jobs; last of all those that another process was at, should it leave them unfinished."""
+    busy: list[Job] = []
+
+    def sift(event: Event) -> None:
+        if isinstance(event, Ended) and event.result.status == "busy":
+            busy.append(event.result.job)
+            event = Deferred(event.result.job)
+        tell(event)
+
+    executor.run(jobs, replace(context, wait=False), sift)
+    if busy:
+        executor.run(busy, replace(context, wait=True), tell)
 
 
 class Executor(Protocol):

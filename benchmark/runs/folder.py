@@ -3,7 +3,8 @@
 OUT/runs/<job id>/          run.json, predictions.parquet, history.parquet, checkpoint.safetensors; trace.parquet of
                             a traced run
 OUT/runs/<job id>.failed/   run.json with the error; replaced by the next attempt
-OUT/unfinished/<job id>/    where a job under way keeps what it has reached; removed when it is done
+OUT/unfinished/<job id>/    what a job under way has reached; removed when it is done
+OUT/unfinished/<job id>.lock  held by the process that is at the job
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def runs_folder(out: Path) -> Path:
 def course_folder(out: Path, job_id: str) -> Path:
     """Where a job keeps what it has reached until it is done."""
     return out / "unfinished" / job_id
+
+
+def lock_file(out: Path, job_id: str) -> Path:
+    """What the process that is at a job holds (see `benchmark.locks`)."""
+    return out / "unfinished" / f"{job_id}.lock"
 
 
 def remove_course(out: Path, job_id: str) -> None:

@@ -14,7 +14,7 @@ from benchmark.manifest import DataInfo, read_manifest
 from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
 from benchmark.runs.environment import git_commit
 from benchmark.runs.execute import Context, RunResult
-from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell
+from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell, run_all
 from benchmark.runs.folder import is_done, remove_abandoned, remove_course, runs_folder
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
@@ -105,7 +105,7 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         executor = executor or (InProcess() if workers == 1 else ProcessPool(workers))
         with watch(tally) as tell:
             for wave in _waves(waiting):
-                executor.run(wave, context, tell)
+                run_all(executor, wave, context, tell)
     return Summary(plan, done, tally.results, tally.elapsed)
 
 

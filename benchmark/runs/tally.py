@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmark.runs.execute import RunResult
-from benchmark.runs.executors import Advanced, Ended, Event, Started
+from benchmark.runs.executors import Advanced, Deferred, Ended, Event, Started
 from benchmark.runs.job import Job
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Tally:
             self.running[event.job.id] = (event.job, None)
         elif isinstance(event, Advanced):
             self.running[event.job.id] = (event.job, event.report)
+        elif isinstance(event, Deferred):
+            self.running.pop(event.job.id, None)
         elif isinstance(event, Ended):
             self.running.pop(event.result.job.id, None)
             self.results[event.result.job.id] = event.result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from benchmark.data.batches import BatchSource
 from benchmark.errors import UserError
 from benchmark.random import stream_seed
-from benchmark.training.faults import Diverged
+from benchmark.training.faults import Diverged, broken_inputs
 from benchmark.training.learning_rate import HalvingRates
-from benchmark.training.losses import total_loss
+from benchmark.training.portions import Portions
 from benchmark.training.predict import partition_loss, predict, score
 from benchmark.training.resume import Bookmark, Course
 from benchmark.training.support import give_support
@@ -35,6 +35,7 @@ class Schedule:
         task_weights: weight of each task's loss. clip_norm: bound on the gradient norm, None for none.
         couples_samples: evaluate in fixed batches (see `predict`).
         task_rates: factors of single tasks on the learning rate.
+        divisible: whether a batch may be computed in parts where memory does not suffice (see `Portions`).
     """
 
     seed: int
@@ -46,6 +47,7 @@ class Schedule:
     clip_norm: float | None
     couples_samples: bool
     task_rates: Mapping[str, float] = field(default_factory=dict)
+    divisible: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,14 @@ class Fitted:
 
     Attributes:
         selected_by: "validation metrics", or "validation loss" if the validation samples define no metric at all.
+        parts: that each batch was computed in at the end, to fit into memory.
     """
 
     state: dict[str, Tensor]
     best_epoch: int
     selected_by: str
     history: list[dict[str, float | int | str]]
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,32 +110,38 @@ def fit(
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
-    work = segments(model, optimizer, training, validation, schedule, notify, trace, bookmark)
+    course = begin(model, optimizer, training, schedule, trace)
+    work = segments(course, training, validation, schedule, notify, bookmark)
     loss = None
     while True:
         try:
             due = work.send(loss)
         except StopIteration as end:
             return end.value
-        loss = _train_segment(model, optimizer, training[due.task], schedule, due)
+        loss = _train_segment(course, training[due.task], schedule, due)
+
+
+def begin(
+    model: nn.Module, optimizer: Any, tasks: Iterable[str], schedule: Schedule, trace: Trace | None = None
+) -> Course:
+    """A training before its first epoch."""
+    rates = HalvingRates(schedule.learning_rate, tasks, schedule.halve_learning_rate, schedule.task_rates)
+    return Course(model, optimizer, rates, trace, Portions(schedule.divisible))
 
 
 def segments(
-    model: nn.Module,
-    optimizer: Any,
+    course: Course,
     training: Mapping[str, BatchSource],
     validation: Mapping[str, BatchSource],
     schedule: Schedule,
     notify: Callable[[EpochReport], None],
-    trace: Trace | None = None,
     bookmark: Bookmark | None = None,
 ) -> Generator[Segment, float, Fitted]:
     """All of `fit` but the steps: yields what is to be trained next, is sent its mean loss, and returns the result.
 
     Whoever asks does the steps, for this model alone or for several at once.
     """
-    rates = HalvingRates(schedule.learning_rate, training, schedule.halve_learning_rate, schedule.task_rates)
-    course = Course(model, optimizer, rates, trace)
+    model, trace = course.model, course.trace
     if bookmark:
         bookmark.take_up(course)
     if trace and not course.epoch:
@@ -146,7 +156,7 @@ def segments(
         raise UserError(
             f"none of the {schedule.epochs} epochs can be kept: the model's options reserve them all for a first stage"
         )
-    return Fitted(course.best_state, course.best_epoch, course.selected_by, course.history)
+    return Fitted(course.best_state, course.best_epoch, course.selected_by, course.history, course.portions.parts)
 
 
 def _train_epoch(
@@ -211,31 +221,30 @@ def epoch_score(metrics: Sequence[float], losses: Sequence[float]) -> tuple[floa
     return (sum(defined), "validation metrics") if defined else (-sum(losses), "validation loss")
 
 
-def _train_segment(
-    model: nn.Module, optimizer: torch.optim.Optimizer, source: BatchSource, schedule: Schedule, due: Segment
-) -> float:
+def _train_segment(course: Course, source: BatchSource, schedule: Schedule, due: Segment) -> float:
     """One pass over one task's training samples; returns the mean loss of its batches."""
-    task = source.task.task
+    task, model, optimizer = source.task.task, course.model, course.optimizer
     torch.manual_seed(stream_seed(schedule.seed, "noise", task.name, due.epoch))  # dropout, gating noise
     for group in optimizer.param_groups:
         group["lr"] = due.rate
     model.train()
     weight = schedule.task_weights.get(task.name, 1.0)
     aux_weights = getattr(model, "aux_weights", {})
-    losses = []
+    losses, samples = [], []
     for batch in source.epoch(schedule.seed, due.epoch, schedule.batch_size):
-        loss = total_loss(task.kind, model(batch.inputs), batch.labels, aux_weights, weight)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses.append(course.portions.backward(model, task.kind, batch, aux_weights, weight))
+        samples.append(batch.inputs.sample)
         if schedule.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
         optimizer.step()
-        losses.append(loss.detach())
-    return mean_loss(torch.stack(losses).cpu(), due)
+    return mean_loss(torch.stack(losses).cpu(), samples, source, due.epoch)
 
 
-def mean_loss(losses: Tensor, due: Segment) -> float:
-    """Mean of the losses of a segment's steps.
+def mean_loss(losses: Tensor, samples: Sequence[Tensor], source: BatchSource, epoch: int) -> float:
+    """Mean of the losses of the steps of one pass over a source.
+
+    Args:
+        samples: of each step's batch.
 
     Raises:
         Diverged: one is not finite.
@@ -243,8 +252,5 @@ def mean_loss(losses: Tensor, due: Segment) -> float:
     finite = torch.isfinite(losses)
     if not finite.all():
         step = int((~finite).nonzero()[0])
-        raise Diverged(
-            f"task {due.task}: loss is {losses[step].item()} in step {step + 1} of epoch {due.epoch}; "
-            "lower the learning rate"
-        )
+        raise _diverged(source, f"loss is {losses[step].item()} in step {step + 1} of epoch {epoch}", samples[step])
     return float(losses.mean())

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from benchmark.errors import UserError
 from benchmark.files import replacing
 from benchmark.training.learning_rate import HalvingRates
+from benchmark.training.portions import Portions
 from benchmark.training.trace import Trace
 from models.contract import Staged
 
@@ -35,6 +36,7 @@ class Course:
     """A training under way: everything that its epochs change.
 
     Attributes:
+        portions: computes gradients.
         epoch: the last finished one. best_score, best_epoch, best_state, selected_by: of the epoch that is kept so far.
         history: one row for each epoch and task.
     """
@@ -43,6 +45,7 @@ class Course:
     optimizer: torch.optim.Optimizer
     rates: HalvingRates
     trace: Trace | None
+    portions: Portions
     epoch: int = 0
     best_score: float = -math.inf
     best_epoch: int = 0
@@ -118,7 +121,10 @@ class Bookmark:
 
 def _facts(course: Course) -> dict[str, Any]:
     names = ("epoch", "best_score", "best_epoch", "selected_by", "history")
-    facts = {name: getattr(course, name) for name in names} | {"rates": course.rates.state()}
+    facts = {name: getattr(course, name) for name in names} | {
+        "rates": course.rates.state(),
+        "parts": course.portions.parts,
+    }
     return facts | ({"trace": [course.trace.segments, course.trace.rows]} if course.trace else {})
 
 
@@ -163,6 +169,7 @@ def _restore(course: Course, about: Mapping[str, Any], tensors: Mapping[str, Ten
     groups = course.optimizer.state_dict()["param_groups"]  # the rates in them are set before every segment
     course.optimizer.load_state_dict({"state": steps, "param_groups": groups})
     course.rates.take(about["rates"])
+    course.portions.parts = about["parts"]
     if course.trace:
         course.trace.segments, course.trace.rows = about["trace"]
     torch.set_rng_state(tensors["random.cpu"])

@@ -20,7 +20,7 @@ from benchmark.data.fixed import FixedSource
 from benchmark.data.residency import DeviceStores
 from benchmark.random import stream_seed
 from benchmark.training.expense import forget_peak_memory
-from benchmark.training.loop import EpochReport, Segment, mean_loss, segments
+from benchmark.training.loop import EpochReport, Segment, begin, mean_loss, segments
 from benchmark.training.recording import Steps
 from benchmark.training.resume import Bookmark
 from benchmark.training.stacked import Objective, SeedStack
@@ -86,13 +86,11 @@ class _Company:
         """For each seed what its training keeps (`Fitted`), or the exception that ended it."""
         work = [
             segments(
-                each.model,
-                self.stack.optimizer(place),
+                begin(each.model, self.stack.optimizer(place), each.training, each.schedule, each.trace),
                 each.training,
                 each.validation,
                 each.schedule,
                 notify[place],
-                each.trace,
                 bookmarks[place],
             )
             for place, each in enumerate(self.ready)
@@ -114,9 +112,9 @@ class _Company:
             # Seeds that took up a bookmark may stand at different epochs; the earliest part is trained first.
             now = min(due.values(), key=lambda segment: (segment.epoch, self.order.index(segment.task)))
             taking = {p: due.pop(p) for p, s in list(due.items()) if (s.epoch, s.task) == (now.epoch, now.task)}
-            for place, losses in self._train(now, taking).items():
+            for place, (losses, samples) in self._train(now, taking).items():
                 try:
-                    loss = mean_loss(losses, taking[place])
+                    loss = mean_loss(losses, samples, self.ready[place].training[now.task], now.epoch)
                 except Exception as fault:
                     results[place] = fault
                     work[place].close()
@@ -124,8 +122,9 @@ class _Company:
                     go_on(place, loss)
         return results
 
-    def _train(self, due: Segment, taking: Mapping[int, Segment]) -> dict[int, Tensor]:
-        """One pass of the seeds at the places `taking` over a task's samples; the losses of each one's steps."""
+    def _train(self, due: Segment, taking: Mapping[int, Segment]) -> dict[int, tuple[Tensor, Tensor]]:
+        """One pass of the seeds at the places `taking` over a task's samples; of each one's steps the losses (T,) and
+        the samples (T, B)."""
         template, schedule = self.stack.template, self.schedule
         if isinstance(template, Staged):
             template.begin_epoch(due.epoch)
@@ -135,11 +134,13 @@ class _Company:
         rates = torch.tensor([taking[p].rate if p in taking else 0.0 for p in range(self.stack.seeds)])
         part = torch.tensor([p in taking for p in range(self.stack.seeds)])
         rates, part = rates.to(self.device), part.to(self.device)
-        losses, alive = [], []
+        losses, alive, samples = [], [], []
         for batch in source.epoch(due.epoch):
             batch = replace(batch, alive=batch.alive & part)
             streams = [stream_seed(seed, "noise", due.task, due.epoch, batch.step) for seed in self.seeds]
             losses.append(self.steps(batch, objective, rates, streams))
             alive.append(batch.alive)
-        values, counted = torch.stack(losses).cpu(), torch.stack(alive).cpu()  # (T, S); the one wait of the segment
-        return {place: values[counted[:, place], place] for place in taking}
+            samples.append(batch.sample)
+        # The one wait of the segment: (T, S), (T, S), (T, S, B)
+        values, counted, samples = (torch.stack(parts).cpu() for parts in (losses, alive, samples))
+        return {p: (values[counted[:, p], p], samples[counted[:, p], p]) for p in taking}

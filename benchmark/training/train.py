@@ -82,7 +82,8 @@ class Trained:
         inference_samples_per_second, peak_memory (bytes), flops (of a sample by its modalities; none for models that
         are fitted in one go), by task test_samples, ceiling, permutation_spread, diagnostics, and for a model that
         starts from another's state pretrained (names of what was loaded, and of what is new), and for a training that
-        was interrupted resumed_after (the epoch after which this call took it up).
+        was interrupted resumed_after (the epoch after which this call took it up), and
+        where memory did not suffice for whole batches parts (how many each was computed in).
         trace: rows of `benchmark.training.trace.Trace`, if it was asked for.
     """
 
@@ -161,6 +162,8 @@ def tested(
         "diagnostics": diagnostics,
     }
     state = {name: value.cpu().contiguous() for name, value in fitted.state.items()}
+    if fitted.parts > 1:
+        info["parts"] = fitted.parts
     if bookmark and bookmark.resumed_after is not None:
         info["resumed_after"] = bookmark.resumed_after
     if learned.pretrained is not None:
@@ -254,6 +257,7 @@ def make_ready(
         entry.clip_norm,
         getattr(model, "couples_samples", entry.couples_samples),
         plan.task_rates,
+        entry.divisible,
     )
     trace = _trace(plan, model, tests or {}, schedule)
     return Ready(model, training, validation, schedule, pretrained, trace)

@@ -169,7 +169,7 @@ def test_killed_calls_go_on_where_they_were(checkpoint, tmp_path, encoded, monke
     done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(checkpoint)], capture_output=True, text=True)
     assert done.stdout.split() == [str(int(signal.SIGKILL))] * 2, done.stderr
     left = list((root / "notes" / "embeddings").iterdir())
-    assert {path.name.split("-")[0] for path in left} == {".partial", ".tokens"}
+    assert {path.name.split("-")[0] for path in left} == {".partial", ".tokens", ".lock"}
     assert len(list(left[0].parent.glob(".partial-*/done/[!.]*"))) == 2
     calls = []
     with monkeypatch.context() as patch:
@@ -177,6 +177,19 @@ def test_killed_calls_go_on_where_they_were(checkpoint, tmp_path, encoded, monke
         resumed = run(root, checkpoint, progress=lambda *call: calls.append(call))
     assert sum(encoded) == 2 and calls[-1] == ("note embeddings", 4, 4)
     np.testing.assert_array_equal(resumed.values, run(data_dir(tmp_path / "fresh"), checkpoint).values)
+    final(root)
+
+
+def test_a_kill_between_the_renames_of_an_extension_costs_nothing(checkpoint, tmp_path, encoded) -> None:
+    root = data_dir(tmp_path)
+    first = run(root, checkpoint).values.tobytes()
+    folder = final(root)
+    folder.rename(folder.with_name(f".replaced-{folder.name}"))  # and here the process ended
+    del encoded[:]
+    assert run(root, checkpoint).values.tobytes() == first
+    assert encoded == []
+    folder.with_name(f".replaced-{folder.name}").mkdir()  # another kill: before the last tidying up
+    run(root, checkpoint)
     final(root)
 
 

@@ -1,0 +1,146 @@
+"""Batches computed in parts when memory does not suffice, and losses that are not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
+from torch import nn
+
+from benchmark.data.batches import BatchSource, LabelledBatch
+from benchmark.data.dataset import PreparedData
+from benchmark.errors import UserError
+from benchmark.registry import models
+from benchmark.training import TrainingPlan, train
+from benchmark.training.faults import Diverged
+from benchmark.training.portions import Portions, cut
+from models.contract import Dimensions, Head, ModelEntry
+
+CPU = torch.device("cpu")
+DIMENSIONS = Dimensions(
+    width=8, layers=1, dropout=0.0, note_features=NOTE_WIDTH, film=32, patch=16, hours=24, note_tokens=8
+)
+DIVISIBLE = [entry for entry in models().values() if entry.divisible]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prepared(tmp_path_factory.mktemp("prepared") / "data", ("dia",))
+
+
+@pytest.fixture(scope="module")
+def batch(folder: Path) -> LabelledBatch:
+    data = PreparedData.open(folder)
+    source = BatchSource(data, data.task("dia"), "train", DIMENSIONS, ENCODER, 0, CPU)
+    return source.batch(np.arange(13))
+
+
+def build(entry: ModelEntry) -> nn.Module:
+    torch.manual_seed(0)
+    model = entry.build(DIMENSIONS, [Head(14, "multilabel", "cxr")], entry.config()).train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    return model
+
+
+@pytest.mark.parametrize("entry", DIVISIBLE, ids=lambda entry: entry.name)
+def test_parts_give_the_step_of_the_whole_batch(entry: ModelEntry, batch: LabelledBatch) -> None:
+    if "cxr" not in entry.reads:
+        pytest.skip("every sample of this task has a film, and only some have what this model reads")
+    model = build(entry)
+    aux = getattr(model, "aux_weights", {})
+    found = []
+    for parts in (1, 3, 13):
+        loss = Portions(True, parts).backward(model, "multilabel", batch, aux, 0.7)
+        found.append((loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}))
+    for loss, gradients in found[1:]:
+        torch.testing.assert_close(loss, found[0][0])
+        zero = {name: torch.zeros_like(value) for name, value in found[0][1].items()}
+        torch.testing.assert_close(zero | gradients, found[0][1], rtol=1e-4, atol=1e-6)
+    assert any(value.abs().max() > 1e-4 for value in found[0][1].values())
+
+
+def test_pieces_hold_all_of_the_batch_once(batch: LabelledBatch) -> None:
+    pieces = list(cut(batch, 4))
+    assert [piece.inputs.size for piece in pieces] == [3, 3, 3, 4]
+    for name in ("ehr", "note"):
+        values = torch.cat([own.values for piece in pieces if (own := getattr(piece.inputs, name)) is not None])
+        assert torch.equal(values, getattr(batch.inputs, name).values)
+    assert torch.equal(torch.cat([piece.inputs.cxr.pixels for piece in pieces]), batch.inputs.cxr.pixels)
+    assert torch.equal(torch.cat([piece.labels.y for piece in pieces]), batch.labels.y)
+    for piece in pieces:
+        rows = [row for own in (piece.inputs.ehr, piece.inputs.note) if own for row in own.layout.rows]
+        assert set(rows) <= set(range(piece.inputs.size))
+        assert list(piece.inputs.cxr.rows) == piece.inputs.present[:, 1].nonzero()[:, 0].tolist()
+
+
+def plan(model: str, **changes: object) -> TrainingPlan:
+    settings = {
+        "config": models()[model].config(),
+        "dimensions": DIMENSIONS,
+        "tasks": ("dia",),
+        "seed": 40,
+        "batch_size": 16,
+        "epochs": 1,
+        "learning_rate": 1e-2,
+        "task_weights": {"dia": 1.0},
+        "halve_learning_rate": False,
+        "augmentation": "none",
+        "encoder": ENCODER,
+    }
+    return TrainingPlan(model=model, **(settings | changes))
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for four samples at a time."""
+    whole = Portions._sum
+
+    def limited(self, model, kind, batch, *rest):
+        if batch.inputs.size / self.parts > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return whole(self, model, kind, batch, *rest)
+
+    monkeypatch.setattr(Portions, "_sum", limited)
+
+
+def test_out_of_memory_cuts_batches_and_says_so(folder: Path, small_memory: None) -> None:
+    with pytest.warns(UserWarning, match=r"batch of 16 samples; batches are computed in 4 parts"):
+        trained = train(plan("mmf"), PreparedData.open(folder), CPU)
+    assert trained.info["parts"] == 4
+
+
+def test_a_model_whose_samples_meet_stops_and_says_why(folder: Path, small_memory: None) -> None:
+    with pytest.raises(UserError, match=r"batch of 16 samples; the samples of a batch meet .* lower training.batch_s"):
+        train(plan("flexcare"), PreparedData.open(folder), CPU)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(batch: LabelledBatch) -> None:
+    model = build(models()["mmf"])
+    model.head = nn.Linear(3, 14)
+    with pytest.raises(RuntimeError, match="shapes"):
+        Portions(True).backward(model, "multilabel", batch, {}, 1.0)
+
+
+def test_a_loss_that_is_not_finite_names_its_batch(folder: Path) -> None:
+    settings = dataclasses.replace(plan("mmf"), learning_rate=1e30)
+    with pytest.raises(Diverged, match=r"task dia: loss is nan in step 2 of epoch 1; lower the learning rate") as told:
+        train(settings, PreparedData.open(folder), CPU)
+    own = set(PreparedData.open(folder).task("dia").partitions["train"].sample.tolist())
+    assert len(told.value.samples) == 16 and set(told.value.samples) <= own
+
+
+def test_inputs_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    folder = write_prepared(tmp_path / "data", ("dia",))
+    values = np.load(folder / "series" / "values.npy", mmap_mode="r+")
+    values[:] = np.nan
+    values.flush()
+    with pytest.raises(Diverged, match=r"the ehr of its samples hold values that are not finite: prepare"):
+        train(plan("mmf"), PreparedData.open(folder), CPU)
