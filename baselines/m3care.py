@@ -132,6 +132,8 @@ class M3Care(nn.Module):
         couples_samples: whether an eval-mode output depends on its batch. support_samples: 0 if so.
     """
 
+    fixed_shapes = True
+
     def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: M3CareConfig) -> None:
         super().__init__()
         head = only_head(heads, "M3Care")
@@ -146,6 +148,7 @@ class M3Care(nn.Module):
         self.support_samples = 0 if self.couples_samples else config.support_samples
         self.embeddings = UnimodalEmbeddings(d)
         self.encoders = nn.ModuleList(ClsEncoder(width, unimodal, d.heads, d.dropout, norm=norm) for _ in MODALITIES)
+        self.norms = nn.ModuleList([one] if one else [norm for pair in norms for norm in pair])
         self.similarities = nn.ModuleList(Similarity(width, config.mixing, config.form, pair) for pair in norms)
         pairwise = config.donor_mask == "pairwise"
         self.imputations = nn.ModuleList(Imputation(width, pairwise) for _ in MODALITIES)

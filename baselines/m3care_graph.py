@@ -102,7 +102,7 @@ class Similarity(nn.Module):
 
     Args:
         width: D. mixing: initial logit of e. form: "odir" or "ov".
-        norms: batch norms of h and of the projected vectors.
+        norms: batch norms of h and of the projected vectors. They are the model's, which may have one for all uses.
     """
 
     def __init__(self, width: int, mixing: float, form: str, norms: Sequence[BatchScale]) -> None:
@@ -111,7 +111,7 @@ class Similarity(nn.Module):
         self.phi = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
         )
-        self.norm_raw, self.norm_projected = norms
+        self._norms = tuple(norms)
         self.mixing = nn.Parameter(torch.tensor(float(mixing)))
 
     def forward(self, h: Tensor, owned: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,6 +119,14 @@ class Similarity(nn.Module):
         raw, projected, stabiliser = self.views(h, owned)
         among = (kernel(view, view, bandwidth(view, owned)) for view in (raw, projected))
         return self.mix(*among), stabiliser
+
+    @property
+    def norm_raw(self) -> BatchScale:
+        return self._norms[0]
+
+    @property
+    def norm_projected(self) -> BatchScale:
+        return self._norms[1]
 
     def views(self, h: Tensor, owned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """r (B, D), q (B, D) and the stabilising term."""

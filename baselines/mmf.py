@@ -144,6 +144,8 @@ class MMF(nn.Module):
         heads: the task's head. config: options.
     """
 
+    fixed_shapes = True
+
     def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: MMFConfig) -> None:
         super().__init__()
         head = only_head(heads, "MMF")

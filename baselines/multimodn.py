@@ -120,6 +120,8 @@ class MultiModN(nn.Module):
         heads: the task's head. config: options.
     """
 
+    fixed_shapes = True
+
     def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: MultiModNConfig) -> None:
         super().__init__()
         head = only_head(heads, "MultiModN")

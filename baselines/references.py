@@ -62,6 +62,8 @@ class Unimodal(nn.Module):
         modality: its name. dimensions: shared sizes. heads: the task's head. config: has no options.
     """
 
+    fixed_shapes = True
+
     def __init__(self, modality: str, dimensions: Dimensions, heads: Sequence[Head], config: ReferenceConfig) -> None:
         super().__init__()
         head = only_head(heads, f"{modality}-only")
@@ -85,6 +87,8 @@ class LateFusion(nn.Module):
     Args:
         dimensions: shared sizes. heads: the task's head. config: has no options.
     """
+
+    fixed_shapes = True
 
     def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: ReferenceConfig) -> None:
         super().__init__()

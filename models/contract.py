@@ -31,6 +31,7 @@ __all__ = [
     "Dimensions",
     "Estimator",
     "Films",
+    "FixedShapes",
     "Head",
     "Layout",
     "Loaded",
@@ -202,6 +203,23 @@ class Supported(Protocol):
         """Takes the set, in eval mode after every epoch; what is kept of it belongs to the module's state."""
 
 
+class FixedShapes(Protocol):
+    """A module that takes batches in their fixed form too (`Slots`), and says so.
+
+    Its forward pass does the same operations in every step, on tensors of shapes that follow from those of the batch,
+    and reads nothing back from the device; filler changes neither results nor statistics nor gradients. Random numbers
+    come through `models/noise.py`. Such a module can be trained by recorded steps; any other is given packed batches.
+
+    Attributes:
+        fixed_shapes: True; counted as False where a module has no such attribute.
+        vmappable: whether `torch.vmap` can run several seeds of it at once; counted as True where it has no such
+            attribute. If not, seeds that share a step run one after another.
+    """
+
+    fixed_shapes: bool
+    vmappable: bool
+
+
 class Estimator(Protocol):
     """A module that is fitted in one go, in stages that are prefixes of one another, such as rounds of boosting."""
 
@@ -230,7 +248,7 @@ class ModelEntry:
 
     The module that `build` makes maps a `Batch` to an `Output`. If it returns auxiliary losses, its attribute
     `aux_weights` (dict of name to float) gives the weight of each; a module without such losses needs no attribute.
-    A module may also be `Staged` or `Supported`; one of an entry with `fits` is an `Estimator`.
+    A module may also be `Staged`, `Supported` or of `FixedShapes`; one of an entry with `fits` is an `Estimator`.
 
     Attributes:
         name: as typed on the command line. title: as printed in tables.

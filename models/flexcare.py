@@ -156,6 +156,8 @@ class FlexCare(nn.Module):
         config: FlexCare's own options.
     """
 
+    fixed_shapes = True
+
     def __init__(self, dimensions: Dimensions, heads: Sequence[Head], config: FlexCareConfig) -> None:
         super().__init__()
         if not heads:

@@ -254,3 +254,14 @@ def mean_loss(losses: Tensor, samples: Sequence[Tensor], source: BatchSource, ep
         step = int((~finite).nonzero()[0])
         raise _diverged(source, f"loss is {losses[step].item()} in step {step + 1} of epoch {epoch}", samples[step])
     return float(losses.mean())
+
+
+def _diverged(source: BatchSource, what: str, batch: Tensor) -> Diverged:
+    samples = batch.tolist()
+    broken = broken_inputs(source, samples)
+    advice = (
+        f"the {' and '.join(broken)} of its samples hold values that are not finite: prepare the data set again"
+        if broken
+        else "lower the learning rate"
+    )
+    return Diverged(f"task {source.task.task.name}: {what}; {advice}", samples)

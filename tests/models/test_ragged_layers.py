@@ -11,7 +11,7 @@ from torch import nn
 from models.contract import Dimensions, Films, Layout, Packed, count_parameters
 from models.embeddings import IMAGENET_MEAN, IMAGENET_STD, FilmEmbedding, UnimodalEmbeddings
 from models.layers import ClsEncoder, EncoderLayer
-from models.ragged import first_tokens, grouping, join, positions, repeat_token
+from models.ragged import first_tokens, grouping, join, positions
 
 CPU = torch.device("cpu")
 lengths_lists = st.lists(st.integers(1, 200), min_size=1, max_size=9)
@@ -107,7 +107,7 @@ def test_reading_a_few_tokens_equals_the_full_layer_there_in_value_and_gradient(
 
 
 def test_join_orders_by_row_then_part_and_knows_where_everything_went() -> None:
-    marks = repeat_token(torch.full((1,), 9.0), (0, 1, 2))
+    marks = Packed(torch.full((3, 1), 9.0), Layout((1, 1, 1), (0, 1, 2)))
     series = Packed(torch.arange(5.0)[:, None], Layout((2, 3), (0, 2)))
     joined = join([marks, series])
     assert joined.packed.values[:, 0].tolist() == [9, 0, 1, 9, 9, 2, 3, 4]
