@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TypeVar
 
 import numpy as np
@@ -169,11 +170,9 @@ class Courier:
 
         Page-locked memory comes from torch's own pool, which lends it again only when the copy is done.
         """
-        if self.stream is None:
-            return fetch(step), None
-        with torch.cuda.stream(self.stream):
+        with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
             sent = {name: value.to(self.device, non_blocking=True) for name, value in fetch(step).items()}
-            return sent, self.stream.record_event()
+            return sent, self.stream.record_event() if self.stream else None
 
     def _receive(self, sent: dict[str, Tensor], done: torch.cuda.Event | None) -> dict[str, Tensor]:
         """Lets the device's current stream, not the host, wait for the copy."""
