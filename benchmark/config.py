@@ -47,6 +47,7 @@ class RunOptions(BaseModel):
     trace: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count | None = None
+    form: Literal["auto", "packed", "fixed"] = "auto"
     save_every: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     out: str | None = None
     dry_run: bool = False
@@ -64,6 +65,7 @@ class RunConfig:
         label_fraction: share of each task's training samples that is used.
         trace: score all test sets after each task's part of each epoch, for models trained on several tasks.
         device: "auto", "cpu" or "cuda". workers: processes side by side; None: as many as make sense.
+        form: "auto", "packed" or "fixed"; of batches in training.
         save_every: seconds after which a running job keeps what it has reached. out: folder of runs and tables.
     """
 
@@ -77,6 +79,7 @@ class RunConfig:
     trace: bool
     device: str
     workers: int | None
+    form: str
     save_every: float
     out: Path
     dry_run: bool
@@ -116,6 +119,8 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         faults.append(f"seeds: {seeds} repeat a seed")
     if given.get("device") == "cuda" and not _has_cuda():
         faults.append("device: 'cuda' was asked for, but torch sees no CUDA device here. Allowed: auto, cpu")
+    if given.get("form") == "fixed" and given.get("workers") not in (None, 1):
+        faults.append(f"workers: {given['workers']} with form 'fixed', in which one process trains all; allowed: 1")
     out = _out(given.get("out"), base if typed.get("out") is None else Path.cwd())
     if fault := write_fault(out):
         faults.append(f"out: cannot write to {out}: {fault}")
@@ -132,6 +137,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         trace=options.trace,
         device=options.device,
         workers=options.workers,
+        form=options.form,
         save_every=options.save_every,
         out=out,
         dry_run=options.dry_run,

@@ -55,6 +55,13 @@ Device = Annotated[str | None, typer.Option(help="auto (the default: a GPU if th
 Workers = Annotated[
     int | None, typer.Option(help="Processes side by side. Default: one a core on the CPU, one on a GPU.")
 ]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        help="packed: one run at a time, no padding; fixed: the seeds of a model side by side on batches of fixed "
+        "shapes; auto (the default): fixed on a GPU, packed on the CPU."
+    ),
+]
 SaveEvery = Annotated[
     float | None,
     typer.Option(
@@ -92,6 +99,7 @@ def run_command(
     trace: Trace = False,
     device: Device = None,
     workers: Workers = None,
+    form: Form = None,
     save_every: SaveEvery = None,
     out: Out = None,
     dry_run: DryRun = False,
@@ -127,6 +135,7 @@ def run_command(
         "trace": trace or None,
         "device": device,
         "workers": workers,
+        "form": form,
         "save_every": save_every,
         "out": out,
         "dry_run": dry_run or None,

@@ -61,6 +61,8 @@ class TrainingSettings(Section):
         augmentation: of chest films in training.
         redraw_hours: for tasks that predict at one random hour of a stay, draw another hour of each training stay in
             each epoch; validation and test hours are fixed.
+        precision: of the products in training steps: "float32", or "bfloat16" where torch's autocast chooses it; what
+            decides about accuracy stays in float32, and so does evaluation.
     """
 
     batch_size: Count
@@ -70,6 +72,7 @@ class TrainingSettings(Section):
     task_weights: dict[str, Weight]
     augmentation: Literal["none", "mild", "reference"]
     redraw_hours: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @field_validator("task_weights")
     @classmethod

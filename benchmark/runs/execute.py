@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,8 @@ class Context:
         studies: tuning study that a model's settings come from, by model.
         wait: for jobs that another process is at, instead of leaving them out.
         save_every: seconds after which a job keeps what it has reached, at the next end of an epoch.
+        form: "packed": jobs are trained one by one, on packed batches; "fixed": seeds of one model are trained side by
+            side, on batches of fixed shapes, where the model can be.
     """
 
     data: Path
@@ -57,6 +60,7 @@ class Context:
     studies: Mapping[str, str] = field(default_factory=dict)
     save_every: float = 60.0
     wait: bool = False
+    form: str = "packed"
 
 
 @dataclass(frozen=True)
@@ -93,24 +97,41 @@ def execute(
     with holding(lock_file(context.out, job.id), context.wait) as mine:
         if is_done(context.out, job.id):
             return RunResult(job, "skipped")
-        return _execute(job, context, notify, train, data) if mine else RunResult(job, "busy")
+        return execute_held(job, context, notify, train, data) if mine else RunResult(job, "busy")
 
 
-def _execute(job: Job, context: Context, notify: Notify, train: Train | None, data: PreparedData | None) -> RunResult:
+def execute_held(
+    job: Job, context: Context, notify: Notify, train: Train | None = None, data: PreparedData | None = None
+) -> RunResult:
+    """As `execute`, for a job whose lock this process holds."""
     started, clock = datetime.now(UTC), time.perf_counter()
+    bookmark = make_bookmark(job, context)
     try:
-        bookmark = _bookmark(job, context)
-        trained = _train(job, context, notify, train, data, bookmark)
-        seconds = time.perf_counter() - clock + bookmark.earlier
-        _store(job, context, trained, started, seconds)
+        outcome: Trained | Exception = _train(job, context, notify, train, data, bookmark)
+    except Exception as fault:  # the boundary of a job: whatever a model raises is its result, and the grid goes on
+        outcome = fault
+    return conclude(job, context, outcome, started, time.perf_counter() - clock, bookmark.earlier)
+
+
+def conclude(
+    job: Job, context: Context, outcome: Trained | Exception, started: datetime, seconds: float, earlier: float
+) -> RunResult:
+    """Stores what became of a job.
+
+    Args:
+        outcome: its result, or what went wrong. seconds: they took. earlier: seconds of interrupted calls before.
+    """
+    try:
+        if isinstance(outcome, Exception):
+            raise outcome
+        _store(job, context, outcome, started, seconds + earlier)
         remove_course(context.out, job.id)
     except UserError as fault:
         error, trace, samples = str(fault), None, getattr(fault, "samples", ())
-    except Exception as fault:  # the boundary of a job: whatever a model raises is its result, and the grid goes on
+    except Exception as fault:
         error, trace, samples = _one_line(fault), traceback.format_exc(), ()
     else:
-        return RunResult(job, "done", trained.metrics, seconds)
-    seconds = time.perf_counter() - clock
+        return RunResult(job, "done", outcome.metrics, seconds + earlier)
     store_failure(job, context, started, seconds, error, trace, samples)
     return RunResult(job, "failed", seconds=seconds, error=error)
 
@@ -152,7 +173,8 @@ def keyed_hashes(key: bytes, kind: str, values: Iterable[int]) -> list[str]:
     ]
 
 
-def _bookmark(job: Job, context: Context) -> Bookmark:
+def make_bookmark(job: Job, context: Context) -> Bookmark:
+    """Where a running job keeps what it has reached."""
     from benchmark.training.resume import Bookmark
 
     return Bookmark(course_folder(context.out, job.id) / "course.safetensors", job.id, context.save_every)
@@ -172,17 +194,34 @@ def _train(
 
     if train is None:
         from benchmark.training import train
-    if job.initial is not None and not is_done(context.out, job.initial):
-        raise UserError(f"starts from {job.initial}, which has not finished")
-    initial = None if job.initial is None else read_state(context.out, job.initial)
-    plan = training_plan(job, initial)
+    plan = plan_of(job, context)
+    with threads_of(context):
+        return train(plan, data or PreparedData.open(context.data), torch.device(context.device), notify, bookmark)
+
+
+@contextmanager
+def threads_of(context: Context) -> Iterator[None]:
+    """Gives torch the context's number of threads meanwhile."""
+    import torch
+
     before = torch.get_num_threads()
     if context.device == "cpu":
         torch.set_num_threads(context.threads)
     try:
-        return train(plan, data or PreparedData.open(context.data), torch.device(context.device), notify, bookmark)
+        yield
     finally:
         torch.set_num_threads(before)
+
+
+def plan_of(job: Job, context: Context) -> TrainingPlan:
+    """The training of a job, with the state that it starts from if it starts from one.
+
+    Raises:
+        UserError: that state is not there, or the model or its options are not of this version.
+    """
+    if job.initial is not None and not is_done(context.out, job.initial):
+        raise UserError(f"starts from {job.initial}, which has not finished")
+    return training_plan(job, None if job.initial is None else read_state(context.out, job.initial))
 
 
 def training_plan(job: Job, initial: Mapping[str, Tensor] | None = None) -> TrainingPlan:
@@ -217,6 +256,7 @@ def training_plan(job: Job, initial: Mapping[str, Tensor] | None = None) -> Trai
         redraw_hours=job.redraw_hours,
         note_dropout=job.note_dropout,
         task_rates=dict(job.task_rates),
+        precision=job.precision,
         trace=job.trace,
         initial=initial,
     )

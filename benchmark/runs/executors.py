@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Protocol
 
+from benchmark.runs.companies import companies, execute_company
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
 from benchmark.runs.job import Job
 
@@ -79,15 +80,21 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """One job after another, here. The default on a GPU."""
+    """One job after another, here; in the fixed form the seeds of one model at once. The default on a GPU."""
 
     def __init__(self, execute: Execute = execute) -> None:
         self.execute = execute
 
     def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
-        for job in jobs:
-            tell(Started(job))
-            tell(Ended(self.execute(job, context, lambda report, job=job: tell(Advanced(job, report)))))
+        for company in companies(jobs, context):
+            for job in company:
+                tell(Started(job))
+            if len(company) == 1 and context.form == "packed":
+                (job,) = company
+                tell(Ended(self.execute(job, context, lambda report, job=job: tell(Advanced(job, report)))))
+                continue
+            for result in execute_company(company, context, lambda job, report: tell(Advanced(job, report))):
+                tell(Ended(result))
 
 
 class ProcessPool:

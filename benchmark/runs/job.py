@@ -24,6 +24,7 @@ class Job:
         initial: id of the job whose final state this one starts from; None: from random values. initial_variant: the
             `variant` of that job, which is the same for all seeds.
         task_rates: factors of single tasks on the learning rate.
+        precision: of the products in training steps.
         encoder: key of the note encoder; None if the data have no notes.
         data: fingerprint of the prepared data set.
         trace: score all test sets after each task's part of each epoch. The one attribute without influence on the
@@ -52,6 +53,7 @@ class Job:
     redraw_hours: bool = False
     note_dropout: int = 0
     task_rates: Mapping[str, float] = field(default_factory=dict)
+    precision: str = "float32"
     trace: bool = False
 
     @cached_property

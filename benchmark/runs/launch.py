@@ -100,9 +100,10 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
     if waiting:
         # One thread on the CPU, whatever the executor: sums in another order would give other last digits.
         studies = {name: own.study for name, own in config.protocol.training_of.items() if own.study}
-        context = Context(plan.data.path, out, device, 1, caption, studies, config.save_every)
+        form = form_of(config, device)
+        context = Context(plan.data.path, out, device, 1, caption, studies, config.save_every, form=form)
         workers = worker_count(config, device, len(waiting))
-        executor = executor or (InProcess() if workers == 1 else ProcessPool(workers))
+        executor = executor or (InProcess() if workers == 1 or form == "fixed" else ProcessPool(workers))
         with watch(tally) as tell:
             for wave in _waves(waiting):
                 run_all(executor, wave, context, tell)
@@ -122,6 +123,14 @@ def device_of(config: RunConfig) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def form_of(config: RunConfig, device: str) -> str:
+    """ "packed" or "fixed": as asked; otherwise packed on the CPU, where seeds side by side gain nothing, and where
+    several processes share the jobs."""
+    if config.form != "auto":
+        return config.form
+    return "fixed" if device == "cuda" and config.workers in (None, 1) else "packed"
 
 
 def worker_count(config: RunConfig, device: str, jobs: int | None) -> int:

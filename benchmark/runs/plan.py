@@ -137,6 +137,7 @@ def make_job(
         plugin=registry.plugin_version(name),
         label_fraction=config.label_fraction,
         note_dropout=min(own.note_dropout, epochs) if encoder and not entry.fits else 0,
+        precision="float32" if entry.fits else training.precision,
         redraw_hours=training.redraw_hours and any(TASKS[task].label_at for task in tasks),
         initial=source.id if source else None,
         initial_variant=source.variant if source else None,

@@ -35,6 +35,7 @@ class Schedule:
         task_weights: weight of each task's loss. clip_norm: bound on the gradient norm, None for none.
         couples_samples: evaluate in fixed batches (see `predict`).
         task_rates: factors of single tasks on the learning rate.
+        precision: of the products in training steps, "float32" or "bfloat16".
         divisible: whether a batch may be computed in parts where memory does not suffice (see `Portions`).
     """
 
@@ -48,6 +49,12 @@ class Schedule:
     couples_samples: bool
     task_rates: Mapping[str, float] = field(default_factory=dict)
     divisible: bool = False
+    precision: str = "float32"
+
+    @property
+    def half(self) -> bool:
+        """Whether steps run under autocast to bfloat16."""
+        return self.precision == "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ def begin(
 ) -> Course:
     """A training before its first epoch."""
     rates = HalvingRates(schedule.learning_rate, tasks, schedule.halve_learning_rate, schedule.task_rates)
-    return Course(model, optimizer, rates, trace, Portions(schedule.divisible))
+    return Course(model, optimizer, rates, trace, Portions(schedule.divisible, schedule.half))
 
 
 def segments(

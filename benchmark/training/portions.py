@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmark.data.batches import LabelledBatch, Labels
 from benchmark.errors import UserError
 from benchmark.training.losses import prediction_loss, total_loss
-from models.contract import Batch, Films, Layout, Packed
+from models.contract import Batch, Films, Layout, Output, Packed
 
 _CPU_SIGNS = ("can't allocate memory", "not enough memory")
 """What torch says on the CPU, where running out of memory has no type of its own."""
@@ -30,11 +30,12 @@ class Portions:
     """Computes the gradients of batches, in as many parts as memory asks for.
 
     Attributes:
-        divisible: whether the model allows parts. parts: of each batch; doubled whenever memory does not suffice, and
-            kept from then on.
+        divisible: whether the model allows parts. half: models run under autocast to bfloat16.
+        parts: of each batch; doubled whenever memory does not suffice, and kept from then on.
     """
 
     divisible: bool
+    half: bool = False
     parts: int = 1
 
     def backward(
@@ -70,12 +71,12 @@ class Portions:
         task_weight: float,
     ) -> Tensor:
         if self.parts == 1:
-            loss = total_loss(kind, model(batch.inputs), batch.labels, aux_weights, task_weight)
+            loss = total_loss(kind, self._output(model, batch), batch.labels, aux_weights, task_weight)
             loss.backward()
             return loss.detach()
         entries, total = batch.labels.known.sum().clamp(min=1), 0.0
         for part in cut(batch, self.parts):
-            output = model(part.inputs)
+            output = self._output(model, part)
             loss = prediction_loss(kind, output, part.labels) * (part.labels.known.sum() / entries)
             for name, value in output.aux.items():
                 loss = loss + aux_weights[name] * value * (part.inputs.size / batch.inputs.size)
@@ -83,6 +84,10 @@ class Portions:
             loss.backward()
             total = total + loss.detach()
         return total
+
+    def _output(self, model: nn.Module, batch: LabelledBatch) -> Output:
+        with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=self.half):
+            return model(batch.inputs)
 
     def _cut(self, size: int, device: torch.device) -> None:
         where = f"out of memory on {device.type} with a batch of {size} samples"

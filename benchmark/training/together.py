@@ -30,6 +30,10 @@ from models.contract import Staged
 Outcome = Trained | Exception
 
 
+class NotTogether(Exception):
+    """The model cannot be run on batches of fixed shapes; its seeds are to be trained one after another."""
+
+
 def train_together(
     plans: Sequence[TrainingPlan],
     data: PreparedData,
@@ -43,6 +47,7 @@ def train_together(
         For each plan its result, or what went wrong with this seed; the others go on without it.
 
     Raises:
+        NotTogether: the model takes packed batches only.
         Whatever concerns all seeds: see `train`.
     """
     started = time.perf_counter()
@@ -50,6 +55,8 @@ def train_together(
     tasks = {name: data.task(name).with_label_fraction(plans[0].label_fraction) for name in plans[0].tasks}
     tests = test_sources(plans[0], data, tasks, device)
     ready = [make_ready(plan, data, tasks, device, tests) for plan in plans]
+    if not getattr(ready[0].model, "fixed_shapes", False):
+        raise NotTogether(f"{plans[0].model} with these options knows packed batches alone")
     company = _Company(ready, [plan.seed for plan in plans])
     fitted = company.fit(notify, bookmarks)
     outcomes: list[Outcome] = []
@@ -72,7 +79,7 @@ class _Company:
     def __init__(self, ready: Sequence[Ready], seeds: Sequence[int]) -> None:
         first = ready[0]
         self.schedule, self.seeds = first.schedule, seeds
-        self.stack = SeedStack([each.model for each in ready], first.schedule.clip_norm)
+        self.stack = SeedStack([each.model for each in ready], first.schedule.clip_norm, first.schedule.half)
         self.device = self.stack.device
         self.steps = Steps(self.stack, record=self.device.type == "cuda")
         self.ready = [each.with_model(self.stack.member(place)) for place, each in enumerate(ready)]

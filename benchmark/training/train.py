@@ -47,6 +47,7 @@ class TrainingPlan:
         note_dropout: number of draws of the note encoder's own dropout that training reads, one an epoch in turn;
             0: notes without noise, as validation and test read them always.
         task_rates: factors of single tasks on the learning rate; those without one have 1.
+        precision: of the products in training steps, "float32" or "bfloat16" where torch's autocast chooses it.
     """
 
     model: str
@@ -67,6 +68,7 @@ class TrainingPlan:
     trace: bool = False
     note_dropout: int = 0
     task_rates: Mapping[str, float] = field(default_factory=dict)
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,7 @@ def make_ready(
         getattr(model, "couples_samples", entry.couples_samples),
         plan.task_rates,
         entry.divisible,
+        plan.precision,
     )
     trace = _trace(plan, model, tests or {}, schedule)
     return Ready(model, training, validation, schedule, pretrained, trace)

@@ -1,0 +1,98 @@
+"""Seeds side by side through the runner: the same folders as alone, failures and refusals included."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from harness_fakes import config_for, fake_train
+
+from benchmark.errors import UserError
+from benchmark.runs.companies import companies, execute_company
+from benchmark.runs.execute import Context
+from benchmark.runs.executors import Ended
+from benchmark.runs.folder import finished_runs, is_done, runs_folder
+from benchmark.runs.launch import launch
+from benchmark.runs.plan import make_plan
+from benchmark.training.together import NotTogether
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Replaces the training; collects how many seeds each call had. Seed 13 fails, ehr-only comes alone, and more than
+    two seeds of mt do not fit into memory."""
+    seen: list[int] = []
+
+    def train_together(plans, data, device, notify, bookmarks):
+        if plans[0].model == "ehr-only":
+            raise NotTogether("packed only")
+        if plans[0].model == "mt" and len(plans) > 2:
+            raise MemoryError
+        seen.append(len(plans))
+        outcomes = []
+        for plan, tell in zip(plans, notify, strict=True):
+            try:
+                outcomes.append(fake_train(plan, data, device, tell))
+            except RuntimeError as fault:
+                outcomes.append(fault)
+        return outcomes
+
+    monkeypatch.setattr("benchmark.training.together.train_together", train_together)
+    monkeypatch.setattr("benchmark.training.train", fake_train)
+    monkeypatch.setattr("benchmark.data.dataset.PreparedData.open", lambda folder: None)
+    return seen
+
+
+def run(tmp_path: Path, **options) -> tuple[dict[str, str], Path]:
+    config = config_for(tmp_path, form="fixed", tasks="ihm", **options)
+    ended: dict[str, str] = {}
+
+    def tell(event) -> None:
+        if isinstance(event, Ended):
+            ended[f"{event.result.job.model} {event.result.job.seed}"] = event.result.status
+
+    launch(config, make_plan(config, config.data, None), lambda tally: nullcontext(tell))
+    return ended, config.out
+
+
+def test_seeds_of_one_model_and_task_keep_company(tmp_path: Path, sizes: list[int]) -> None:
+    ended, out = run(tmp_path, models="mmf,multimodn", seeds="1,2,3")
+    assert sizes == [3, 3]
+    assert set(ended.values()) == {"done"} and len(list(finished_runs(out))) == 6
+    again, _ = run(tmp_path, models="mmf,multimodn", seeds="1,2,3,4")
+    assert sizes == [3, 3, 1, 1], "finished runs are not repeated, whatever company they had"
+    assert list(again) == ["mmf 4", "multimodn 4"]
+
+
+def test_a_failing_seed_is_its_own_affair(tmp_path: Path, sizes: list[int]) -> None:
+    ended, out = run(tmp_path, models="mmf", seeds="1,13,2")
+    assert ended == {"mmf 1": "done", "mmf 13": "failed", "mmf 2": "done"}
+    (failed,) = runs_folder(out).glob("*.failed")
+    assert "the loss exploded in two lines" in json.loads((failed / "run.json").read_text())["error"]
+
+
+def test_models_of_packed_batches_go_alone_and_too_many_seeds_are_divided(tmp_path: Path, sizes: list[int]) -> None:
+    with pytest.warns(UserWarning, match="out of memory with 4 seeds side by side; going on with half as many"):
+        ended, _ = run(tmp_path, models="mt,ehr-only", seeds="1,2,3,4")
+    assert sizes == [2, 2]
+    assert set(ended.values()) == {"done"} and len(ended) == 8
+
+
+def test_a_job_that_another_process_has_finished_is_skipped(tmp_path: Path, sizes: list[int]) -> None:
+    config = config_for(tmp_path, form="fixed", tasks="ihm", models="mmf", seeds="1,2")
+    jobs = make_plan(config, config.data, None).jobs
+    context = Context(config.data.path, config.out, "cpu", 1, form="fixed")
+    execute_company(jobs[:1], context, lambda job, report: None)
+    results = execute_company(jobs, context, lambda job, report: None)
+    assert {result.job.seed: result.status for result in results} == {1: "skipped", 2: "done"}
+    assert all(is_done(config.out, job.id) for job in jobs)
+
+
+def test_in_the_packed_form_everybody_is_alone(tmp_path: Path) -> None:
+    config = config_for(tmp_path, tasks="ihm", models="mmf", seeds="1,2")
+    jobs = make_plan(config, config.data, None).jobs
+    assert companies(jobs, Context(config.data.path, config.out, "cpu", 1)) == [[job] for job in jobs]
+    with pytest.raises(UserError, match="workers: 2 with form 'fixed', in which one process trains all; allowed: 1"):
+        config_for(tmp_path, form="fixed", workers=2)
