@@ -12,7 +12,7 @@ import importlib
 import re
 import sys
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -88,6 +88,17 @@ def get(name: str) -> ModelEntry:
     if fault:
         raise UserError(fault)
     return load().entries[name]
+
+
+def twins(entries: Mapping[str, ModelEntry]) -> dict[str, str]:
+    """Single-task twin of each multitask model that has one: built alike, from options of the same kind."""
+    return {
+        name: other
+        for name, entry in entries.items()
+        for other, single in entries.items()
+        if entry.multitask and not single.multitask and single.pretrained_on is None
+        if (single.build, single.config) == (entry.build, entry.config)
+    }
 
 
 def name_fault(name: str) -> str | None:

@@ -21,6 +21,7 @@ from benchmark.cli.report import report_command
 from benchmark.cli.run import run_command
 from benchmark.cli.simulate import simulate_command
 from benchmark.cli.table import table_command
+from benchmark.cli.tune import tune_command
 from benchmark.errors import UserError
 from benchmark.files import system_fault
 
@@ -29,6 +30,8 @@ HELP = """Compare multimodal clinical prediction models under one cohort, split,
 Examples:
 
     bench run --models all
+
+    bench tune --model flexcare --trials 40
 
     bench table --published
 
@@ -57,6 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run_command)
+app.command("tune")(tune_command)
 app.command("table")(table_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)

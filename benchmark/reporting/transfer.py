@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.evaluation.comparison import Estimate, difference, holm, score
+from benchmark.registry import twins
 from benchmark.reporting.names import metric_title, number, task_title
 from benchmark.reporting.resamples import Resamples
 from benchmark.reporting.sheets import Sheet, figures, interval, printed
@@ -73,17 +74,6 @@ class Accounted:
         if self.gap.p is None or not self.gap.p < ALPHA:
             return OPEN
         return GAIN if self.gap.value > 0 else LOSS
-
-
-def twins(entries: Mapping[str, ModelEntry]) -> dict[str, str]:
-    """Single-task twin of each multitask model that has one: built alike, from options of the same kind."""
-    return {
-        name: other
-        for name, entry in entries.items()
-        for other, single in entries.items()
-        if entry.multitask and not single.multitask and single.pretrained_on is None
-        if (single.build, single.config) == (entry.build, entry.config)
-    }
 
 
 def account(stored: Stored, entries: Mapping[str, ModelEntry], resamples: Resamples) -> list[Accounted]:

@@ -6,12 +6,11 @@ An executor takes jobs in order and tells what happens through events; it never 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from benchmark.runs.companies import companies, execute_company
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
 from benchmark.runs.job import Job
+from benchmark.runs.workers import as_worker, threads_in_environment
 
 if TYPE_CHECKING:
     from benchmark.training import EpochReport
@@ -142,7 +142,7 @@ class ProcessPool:
     def _hire(self, context: Context) -> _Worker:
         ours, theirs = self._spawn.Pipe()
         process = self._spawn.Process(target=_work, args=(theirs, context, self.execute), daemon=True)
-        with _threads_in_environment(context):
+        with threads_in_environment(context.threads):
             process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -174,34 +174,9 @@ class _Worker:
         return RunResult(job, "failed", seconds=seconds, error=error)
 
 
-class _threads_in_environment:
-    """Lets numeric libraries of a new process start with the right number of threads; they read it once, at import."""
-
-    NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
-
-    def __init__(self, context: Context) -> None:
-        self.value = str(context.threads)
-
-    def __enter__(self) -> None:
-        self.before = {name: os.environ.get(name) for name in self.NAMES}
-        os.environ.update(dict.fromkeys(self.NAMES, self.value))
-
-    def __exit__(self, *_: object) -> None:
-        for name, value in self.before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def _work(pipe: Connection, context: Context, execute: Execute) -> None:
     """Life of a worker process: one job after another until told to stop."""
-    import signal
-    import warnings
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the pool decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    warnings.filterwarnings("ignore", category=UserWarning, module="benchmark.registry")  # told once, by the parent
+    as_worker()
 
     def tell(event: Event) -> None:
         try:
@@ -212,10 +187,3 @@ def _work(pipe: Connection, context: Context, execute: Execute) -> None:
     with suppress(EOFError):
         while (job := pipe.recv()) is not None:
             tell(Ended(execute(job, context, lambda report, job=job: tell(Advanced(job, report)))))
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

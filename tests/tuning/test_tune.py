@@ -1,0 +1,164 @@
+"""Whole studies on a small data set."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from optuna.trial import TrialState
+from prepared_data import spoil_test_samples
+from tuning_data import configured, plan_of, prepare
+
+from benchmark.config import resolve
+from benchmark.errors import UserError
+from benchmark.runs.plan import make_plan
+from benchmark.tuning import trials as trial_running
+from benchmark.tuning.objective import LEAST_DEVIATION, front, make_reference, mean_gain
+from benchmark.tuning.parameters import parameters, tuned
+from benchmark.tuning.study import StudyStore
+from benchmark.tuning.tune import Heard, Request, find_winner, plan_search, reference_model, run_trials
+from benchmark.tuning.validated import known_metrics
+from benchmark.tuning.winners import read_confirmed, write_settings
+
+
+def _study(config, model="flexcare", **wanted):
+    request = Request(**{"trials": 2, "best": 1, **wanted})
+    return plan_search(config, model, request, plan_of(config), Heard()), request
+
+
+def _outcome(store: StudyStore) -> list[tuple]:
+    return [(trial.params, trial.values, trial.user_attrs["metrics"]) for trial in store.finished()]
+
+
+def test_the_space_of_a_model_becomes_parameters_and_their_values_become_jobs(tmp_path: Path, data: Path) -> None:
+    config = configured(tmp_path, data, models="flexcare,mt")
+    found = {one.name: one for one in parameters(config, "flexcare", wide=False)}
+    # The gauge is the task of largest weight among the present ones: LOS, 0.5.
+    assert {name: one.start for name, one in found.items()} == {"task_weights.ihm": 0.4, "task_weights.dia": 0.4}
+    wide = {one.name: one for one in parameters(config, "flexcare", wide=True)}
+    assert {"task_rates.los", "learning_rate", "dropout", "options.beta"} <= set(wide)
+    values = {"task_weights.ihm": 2.0, "task_rates.los": 0.5, "learning_rate": 2.0, "options.beta": 0.1}
+    changed = tuned(config, "flexcare", values, study="f#1", epochs=7)
+    (job,) = make_plan(replace(changed, seeds=(1,)), changed.data, None).jobs
+    assert job.task_weights == {"ihm": 2.0, "los": 1.0, "dia": 0.2}
+    assert (job.learning_rate, job.task_rates, job.options["beta"], job.epochs) == (6e-3, {"los": 0.5}, 0.1, 7)
+    single = {one.name for one in parameters(config, "mt", wide=False)}
+    assert single == {"learning_rate", "dropout"}, "a layer to fuse from that the protocol does not have is left out"
+
+
+def test_gains_are_in_deviations_of_the_reference_and_tasks_of_no_score_are_left_out() -> None:
+    runs = {
+        1: {"ihm": {"auroc": 0.7, "auprc": 0.3}, "los": {"micro_f1": 0.5}, "dia": {"macro_auroc": math.nan}},
+        2: {"ihm": {"auroc": 0.8, "auprc": 0.4}, "los": {"micro_f1": 0.5}, "dia": {"macro_auroc": math.nan}},
+    }
+    reference = make_reference("st", runs)
+    assert reference.deviation["los"] == LEAST_DEVIATION
+    trial = {"ihm": {"auroc": 0.8, "auprc": 0.4}, "los": {"micro_f1": 0.501}, "dia": {"macro_auroc": 0.9}}
+    gains = reference.gains(trial)
+    assert gains == pytest.approx({"ihm": 0.1 / np.std([1.0, 1.2], ddof=1), "los": 0.5})
+    assert mean_gain(gains) == pytest.approx((0.1 / np.std([1.0, 1.2], ddof=1) + 0.5) / 2)
+    with pytest.raises(UserError, match="1 seed of the reference st"):
+        make_reference("st", {1: runs[1]})
+    assert front([(1, 2), (2, 1), (1, 1), (0, 3)]) == [0, 1, 3]
+
+
+def test_a_study_never_reads_the_test_samples_and_ends_in_settings_that_run(tmp_path: Path, data: Path) -> None:
+    spoilt_data = spoil_test_samples(prepare(tmp_path))
+    (tmp_path / "spoilt").mkdir()
+    outcomes = []
+    for folder, source in ((tmp_path, data), (tmp_path / "spoilt", spoilt_data)):
+        config = configured(folder, source)
+        search, request = _study(config)
+        run_trials(search, 1, Heard())
+        (winner,) = find_winner(search, request, Heard())
+        outcomes.append((search.id, _outcome(search.open()), winner))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][1][0][0] == {"task_weights.ihm": 0.4, "task_weights.dia": 0.4}
+
+    assert read_confirmed(search.folder) == [winner]
+    file = search.folder / "best.yaml"
+    write_settings(file, [search], [winner])
+    again = resolve({"out": str(tmp_path / "out"), "data": str(data)}, file)
+    assert again.protocol.name == "tiny-tuned"
+    (job,) = make_plan(replace(again, seeds=(1,)), again.data, None).jobs
+    (tried,) = search.jobs(winner.values, seed=1)
+    assert replace(job, data=tried.data) == tried, "the settings make the job that was tried"
+    assert again.protocol.training_of["flexcare"].study == f"{search.id}#{winner.trial}"
+    assert yaml.safe_load(file.read_text())["models"] == ["flexcare"]
+
+
+def test_objective_is_the_mean_gain_over_the_reference_with_the_raw_sum_beside_it(tmp_path: Path, data: Path) -> None:
+    config = configured(tmp_path, data)
+    search, _ = _study(config, trials=1)
+    assert search.reference.model == reference_model() == "flexcare-st"
+    run_trials(search, 1, Heard())
+    (trial,) = search.open().finished()
+    (job,) = search.jobs(trial.params, search.training_seed)
+    scores = {task: sum(values.values()) for task, values in trial.user_attrs["metrics"].items()}
+    expected = [
+        (scores[task] - search.reference.mean[task]) / search.reference.deviation[task] for task in config.tasks
+    ]
+    assert trial.value == pytest.approx(sum(expected) / 3)
+    assert trial.user_attrs["raw_sum"] == pytest.approx(sum(scores.values()))
+    record = json.loads((search.folder / "study.json").read_text())
+    assert record["reference"]["seeds"] == [1, 2]
+    assert known_metrics(config.out, job) is None, "trials are no finished validations"
+
+
+def test_a_trial_that_was_killed_is_repeated_with_the_same_outcome(tmp_path: Path, data: Path, monkeypatch) -> None:
+    search, _ = _study(configured(tmp_path, data), trials=3)
+    run_trials(search, 1, Heard())
+    whole = _outcome(search.open())
+    (tmp_path / "killed").mkdir()
+    other, _ = _study(configured(tmp_path / "killed", data), trials=3)
+
+    def die(*arguments) -> None:
+        monkeypatch.setattr(trial_running, "mean_gain", lambda gains: os.kill(os.getpid(), signal.SIGKILL))
+        trial_running.serve(other)
+
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    monkeypatch.undo()
+    run_trials(other, 1, Heard())
+    assert _outcome(other.open()) == whole
+    assert [trial.state for trial in other.open().trials()].count(TrialState.FAIL) == 1
+
+
+def test_values_that_are_drawn_again_are_not_trained_again(tmp_path: Path, data: Path) -> None:
+    search, _ = _study(configured(tmp_path, data, models="mt"), "mt", epochs=1, trials=8)
+    run_trials(search, 1, Heard())
+    trials = search.open().finished()
+    copies = [trial for trial in trials if "same_as" in trial.user_attrs]
+    assert len(trials) == 8
+    assert copies, "of 3 rates and 3 shares of dropout some are drawn twice"
+    for trial in copies:
+        first = trials[trial.user_attrs["same_as"]]
+        assert (trial.params, trial.value) == (first.params, first.value)
+
+
+def test_a_diverged_training_is_a_result_and_several_objectives_are_one_a_task(tmp_path: Path, data: Path) -> None:
+    search, _ = _study(configured(tmp_path, data), trials=1, multi_objective=True)
+    assert search.objectives == ("ihm", "los", "dia")
+    run_trials(search, 1, Heard())
+    (trial,) = search.open().finished()
+    assert trial.values == [trial.user_attrs["gains"][task] for task in search.objectives]
+    broken = replace(search, config=_at_rate(search.config, 1e30), id="broken")
+    run_trials(broken, 1, Heard())
+    (trial,) = broken.open().finished()
+    assert trial.state == TrialState.PRUNED
+    assert "lower the learning rate" in trial.user_attrs["diverged"]
+
+
+def _at_rate(config, rate: float):
+    training = config.protocol.training.model_copy(update={"learning_rate": rate})
+    return replace(config, protocol=config.protocol.model_copy(update={"training": training}))
