@@ -1,13 +1,13 @@
 """The plan of one epoch for several seeds side by side: which sample lies in which slot of which step.
 
-Everything is computed for all steps at once from arrays of the samples; no sample is looked at on its own.
+Everything is computed for many steps at once from arrays of the samples; no sample is looked at on its own.
 
 Legend: S seeds, T steps, B samples of a seed's batch, n samples of the task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,13 @@ from benchmark.data.rooms import slot_rooms, sorted_needs
 from benchmark.data.stores import RaggedStore
 from models.room import Room
 
+BLOCK = 128
+"""Batches of a seed that are planned at a time: few enough that an epoch begins at once."""
+
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """An epoch of T steps.
+    """T steps of an epoch.
 
     A seed's batch always goes into the smallest room that holds it, whatever room the others need, so that its shapes,
     and with them its random numbers, do not depend on who trains beside it. So a step is done once for each room that
@@ -60,28 +63,33 @@ def token_lengths(source: BatchSource, samples: Samples) -> np.ndarray:
 
 
 def plan_epoch(
-    source: BatchSource, seeds: Sequence[int], number: int, batch_size: int, rooms: Sequence[Room]
-) -> EpochPlan:
-    """Steps whose batch of each seed is that of `source.epoch(seed, number, batch_size)`.
+    source: BatchSource, seeds: Sequence[int], number: int, batch_size: int, rooms: Sequence[Room], block: int = BLOCK
+) -> Iterator[EpochPlan]:
+    """Steps whose batch of each seed is that of `source.epoch(seed, number, batch_size)`, some at a time.
 
     A step in which no seed has a known label is left out.
 
     Args:
-        rooms: in growing order; the last one holds every batch.
+        rooms: in growing order; the last one holds every batch. block: batches of a seed that are planned at a time.
     """
-    batch_size = min(batch_size, len(source))
     draw = source.note_draw(number)
     notes = source.notes if draw is None else source.data.notes(source.encoder, draw)
-    of_seeds = [_of_seed(source, seed, number, batch_size, notes) for seed in seeds]
-    tables = {name: np.stack([own[name] for own in of_seeds], axis=1) for name in of_seeds[0]}
+    of_seeds = [_Shuffled.of(source, seed, number, batch_size, notes) for seed in seeds]
+    for start in range(0, len(of_seeds[0].order), block):
+        own = [shuffled.slots(source, start, start + block) for shuffled in of_seeds]
+        yield _plan({name: np.stack([tables[name] for tables in own], axis=1) for name in own[0]}, start, rooms)
+
+
+def _plan(tables: dict[str, np.ndarray], first: int, rooms: Sequence[Room]) -> EpochPlan:
+    """The plan of steps `first` and following from tables as `_Shuffled.slots` makes them, of all seeds."""
     need = _rooms_of_batches(tables.pop("lengths"), rooms)  # (T, S)
     wanted = (need[:, :, None] == np.arange(len(rooms))) & tables["alive"][:, :, None]  # (T, S, R)
     step, room = np.nonzero(wanted.any(1))
-    content = np.arange(len(seeds))  # whose batch a seed is given; where its own does not fit, that of one that does
+    content = np.arange(need.shape[1])  # whose batch a seed is given; where its own does not fit, that of one that does
     content = np.where(need[step] <= room[:, None], content, wanted[step, :, room].argmax(1)[:, None])
     tables = {name: table[step[:, None], content] for name, table in tables.items()}
     tables["alive"] = wanted[step, :, room]
-    return EpochPlan(tuple(rooms[place] for place in room), tuple(step.tolist()), tables)
+    return EpochPlan(tuple(rooms[place] for place in room), tuple((first + step).tolist()), tables)
 
 
 def _rooms_of_batches(lengths: np.ndarray, rooms: Sequence[Room]) -> np.ndarray:
@@ -96,49 +104,76 @@ def _rooms_of_batches(lengths: np.ndarray, rooms: Sequence[Room]) -> np.ndarray:
     return np.argmax(fit, axis=0)
 
 
-def _of_seed(
-    source: BatchSource, seed: int, number: int, batch_size: int, notes: RaggedStore | None
-) -> dict[str, np.ndarray]:
-    """One seed's part of the plan's tables, and `lengths` (T, B, M) of the batches; arrays (T, ...)."""
-    samples, order = source.drawn(seed, number), source.order(seed, number)
-    chosen = order[: source.samples_an_epoch(batch_size)].reshape(-1, batch_size)  # (T, B)
-    labels = samples.labels[chosen]
-    y, known = source.targets(labels)
-    lengths = token_lengths(source, samples)
-    plan = {
-        "present": source.presence(samples)[chosen],
-        "sample": samples.sample[chosen],
-        "y": y,
-        "known": known,
-        "alive": np.isfinite(labels).any((1, 2)),
-        "lengths": lengths[chosen],
-    }
-    # What absent samples say below is never used.
-    series_first = source.data.series.offsets[samples.series] + samples.hours - lengths[:, 0]
-    plan |= _slots("ehr", lengths[:, 0], chosen, {"ehr_first": series_first, "ehr_tail": samples.tail})
-    note_first = np.zeros(len(samples), np.int64) if notes is None else notes.offsets[samples.note]
-    plan |= _slots("note", lengths[:, 2], chosen, {"note_first": note_first})
-    draws = source.draws(seed, number)
-    of_films = {"film": np.where(lengths[:, 1] > 0, samples.film, -1)}
-    if draws is not None:
-        of_films["film_map"] = affine_maps(source.settings, draws)
-    plan |= _slots("film", lengths[:, 1], chosen, of_films)
-    del plan["film_used"]
-    return plan
+@dataclass(frozen=True)
+class _Shuffled:
+    """The samples of one seed in one epoch.
 
-
-def _slots(name: str, lengths: np.ndarray, chosen: np.ndarray, more: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Sequences in slots, largest first, those of equal length in the order of the batch.
-
-    Args:
-        lengths: (n,) tokens of each sample. chosen: (T, B) samples. more: (n, ...) by name.
-
-    Returns:
-        `..._rows`, `..._used` and, by name, `more` of each slot, all (T, B, ...).
+    Attributes:
+        order: (T, B) samples of each batch. samples: at the epoch's hours. lengths: (n, M) tokens.
+        series_first, note_first: (n,) row of the store where a sample's hours or note begin; anything if it has none.
+        draws: (n, DRAWS) numbers of each film's augmentation; None for none.
     """
-    need = lengths[chosen]
-    order = np.argsort(-need, axis=1, kind="stable")
-    used = np.take_along_axis(need, order, 1)
-    own = np.take_along_axis(chosen, order, 1)
-    rows = np.where(used > 0, order, chosen.shape[1])
-    return {f"{name}_rows": rows, f"{name}_used": used} | {key: values[own] for key, values in more.items()}
+
+    order: np.ndarray
+    samples: Samples
+    lengths: np.ndarray
+    series_first: np.ndarray
+    note_first: np.ndarray
+    draws: np.ndarray | None
+
+    @classmethod
+    def of(cls, source: BatchSource, seed: int, number: int, batch_size: int, notes: RaggedStore | None) -> _Shuffled:
+        batch_size, samples = min(batch_size, len(source)), source.drawn(seed, number)
+        lengths = token_lengths(source, samples)
+        return cls(
+            order=source.order(seed, number)[: source.samples_an_epoch(batch_size)].reshape(-1, batch_size),
+            samples=samples,
+            lengths=lengths,
+            series_first=source.data.series.offsets[samples.series] + samples.hours - lengths[:, 0],
+            note_first=np.zeros(len(samples), np.int64) if notes is None else notes.offsets[samples.note],
+            draws=source.draws(seed, number),
+        )
+
+    def slots(self, source: BatchSource, start: int, stop: int) -> dict[str, np.ndarray]:
+        """The tables of `EpochPlan` (T, ...) for some batches, and their `lengths` (T, B, M)."""
+        chosen, samples = self.order[start:stop], self.samples
+        labels, lengths = samples.labels[chosen], self.lengths[chosen]
+        y, known = source.targets(labels)
+        ehr, film, note = (_largest_first(chosen, lengths[..., m]) for m in range(3))
+        tables = {
+            "present": lengths > 0,
+            "sample": samples.sample[chosen],
+            "y": y,
+            "known": known,
+            "alive": np.isfinite(labels).any((1, 2)),
+            "lengths": lengths,
+            "ehr_rows": ehr.rows,
+            "ehr_used": ehr.used,
+            "ehr_first": self.series_first[ehr.samples],
+            "ehr_tail": samples.tail[ehr.samples],
+            "film_rows": film.rows,
+            "film": np.where(film.used > 0, samples.film[film.samples], -1),
+            "note_rows": note.rows,
+            "note_used": note.used,
+            "note_first": self.note_first[note.samples],
+        }
+        if self.draws is not None:
+            tables["film_map"] = affine_maps(source.settings, self.draws[film.samples])
+        return tables
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Slots of one modality, (T, B) each: owner's row in the batch (B for nobody), owner, and its number of tokens."""
+
+    rows: np.ndarray
+    samples: np.ndarray
+    used: np.ndarray
+
+
+def _largest_first(chosen: np.ndarray, lengths: np.ndarray) -> _Sorted:
+    """Slots for batches (T, B) of samples with (T, B) tokens; those of equal length in the order of the batch."""
+    order = np.argsort(-lengths, axis=1, kind="stable")
+    used = np.take_along_axis(lengths, order, 1)
+    rows = np.where(used > 0, order, lengths.shape[1])
+    return _Sorted(rows, np.take_along_axis(chosen, order, 1), used)

@@ -1,12 +1,13 @@
 """From stores to batches of several seeds side by side, of fixed shapes: the data side of training on a GPU.
 
-An epoch is planned once, as arrays. A step is then index arithmetic and one gather for each modality, on the device
-where the stores lie there; nothing is read back from it, and no Python loop sees a sample.
+An epoch is planned as arrays, many steps at a time and ahead of the training. A step is then index arithmetic and one
+gather for each modality, on the device where the stores lie there; nothing is read back from it, and no Python loop
+sees a sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import torch
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from benchmark.data.augmentation import crop, resample
 from benchmark.data.batches import BatchSource
-from benchmark.data.epoch_plan import film_tokens, plan_epoch, token_lengths
-from benchmark.data.residency import Courier, DeviceStores, Table
+from benchmark.data.epoch_plan import EpochPlan, film_tokens, plan_epoch, token_lengths
+from benchmark.data.residency import Courier, DeviceStores, Sent, Table, ahead
 from benchmark.data.rooms import make_rooms
 from benchmark.data.stacked import StackedBatch
 from models.layout import on_device
 from models.room import Room
 from models.slots import slot_and_place
+
+_STEPS_AHEAD = 2
+"""Steps whose content is fetched ahead of the one that trains."""
 
 _DRAWS_FOR_ROOMS = 8
 """Epochs whose hours rooms are made from, where hours are drawn anew."""
@@ -53,32 +57,40 @@ class FixedSource:
         """Number of samples in one seed's batches of an epoch."""
         return self.source.samples_an_epoch(self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[StackedBatch]:
+    def epoch(self, number: int) -> Generator[StackedBatch, None, None]:
         """The steps of an epoch: of each seed the batch that `source.epoch(seed, number, batch_size)` gives it.
 
         Raises:
             UserError: no training sample has a known label.
         """
         self.source.require_labels()
-        plan = plan_epoch(self.source, self.seeds, number, self.batch_size, self.rooms)
-        tables = {name: _sent(table, self.stores.device) for name, table in plan.tables.items()}
         contents = self._contents(number)
         mapped = {name: table for name, table in contents.items() if not table.resident}
-
-        def fetch(step: int) -> dict[str, Tensor]:
-            own = {name: torch.from_numpy(table[step]) for name, table in plan.tables.items()}
-            return {
-                name: table.fetch(self._index(name, table, own, plan.rooms[step]).flatten().numpy())
-                for name, table in mapped.items()
-            }
-
-        fetched = self.courier.ahead(fetch, len(plan)) if mapped else ({} for _ in plan.rooms)
+        plans = ahead(plan_epoch(self.source, self.seeds, number, self.batch_size, self.rooms), depth=1)
+        steps = ahead(self._fetched(plans, mapped), _STEPS_AHEAD) if mapped else self._fetched(plans, mapped)
+        planned, tables = None, {}
         try:
-            for step, rows in enumerate(fetched):
-                own = {name: table[step] for name, table in tables.items()}
+            for plan, step, sent in steps:
+                if plan is not planned:
+                    planned, tables = plan, {n: _sent(table, self.stores.device) for n, table in plan.tables.items()}
+                own, rows = {name: table[step] for name, table in tables.items()}, self.courier.receive(*sent)
                 yield self._batch(own, plan.rooms[step], plan.steps[step], contents, rows)
         finally:
-            fetched.close()
+            steps.close()
+
+    def _fetched(
+        self, plans: Generator[EpochPlan, None, None], mapped: dict[str, Table]
+    ) -> Generator[tuple[EpochPlan, int, Sent], None, None]:
+        """Every step, as a plan and its place there, and the rows it needs of mapped tables, on their way."""
+        try:
+            for plan in plans:
+                for step, room in enumerate(plan.rooms):
+                    own = {name: torch.from_numpy(table[step]) for name, table in plan.tables.items()}
+                    index = {name: self._index(name, table, own, room) for name, table in mapped.items()}
+                    rows = {name: table.fetch(index[name].flatten().numpy()) for name, table in mapped.items()}
+                    yield plan, step, self.courier.send(rows)
+        finally:
+            plans.close()
 
     def _contents(self, number: int) -> dict[str, Table]:
         """The table of each modality in an epoch."""

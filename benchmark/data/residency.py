@@ -8,7 +8,7 @@ memory and copied to the device beside the step before.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TypeVar
@@ -26,10 +26,10 @@ FREE_SHARE = 0.5
 _BLOCK = 2**26
 """Bytes that are copied to a device at a time."""
 
-_AHEAD = 2
-"""Steps that are fetched ahead of the one that trains."""
-
 T = TypeVar("T")
+
+Sent = tuple[dict[str, Tensor], "torch.cuda.Event | None"]
+"""Tensors on their way to a device, and what tells when they are there."""
 
 
 class Table:
@@ -148,37 +148,37 @@ class Courier:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def ahead(self, fetch: Callable[[int], dict[str, Tensor]], steps: int) -> Iterator[dict[str, Tensor]]:
-        """`fetch(step)` of every step, on the device; a thread works `_AHEAD` steps ahead.
-
-        The thread ends with the iterator, also with one that is closed early or whose `fetch` fails.
-        """
-        with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-            waiting: deque = deque()
-            try:
-                for step in range(steps):
-                    while len(waiting) <= _AHEAD and step + len(waiting) < steps:
-                        waiting.append(pool.submit(self._send, fetch, step + len(waiting)))
-                    yield self._receive(*waiting.popleft().result())
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _send(
-        self, fetch: Callable[[int], dict[str, Tensor]], step: int
-    ) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
-        """Fetches and begins to copy, in the thread.
+    def send(self, tensors: dict[str, Tensor]) -> Sent:
+        """Begins to copy, in whatever thread; take the result to `receive`.
 
         Page-locked memory comes from torch's own pool, which lends it again only when the copy is done.
         """
         with nullcontext() if self.stream is None else torch.cuda.stream(self.stream):
-            sent = {name: value.to(self.device, non_blocking=True) for name, value in fetch(step).items()}
+            sent = {name: value.to(self.device, non_blocking=True) for name, value in tensors.items()}
             return sent, self.stream.record_event() if self.stream else None
 
-    def _receive(self, sent: dict[str, Tensor], done: torch.cuda.Event | None) -> dict[str, Tensor]:
-        """Lets the device's current stream, not the host, wait for the copy."""
+    def receive(self, sent: dict[str, Tensor], done: torch.cuda.Event | None) -> dict[str, Tensor]:
+        """The tensors on the device; its current stream, not the host, waits for the copy."""
         if done is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(done)
             for value in sent.values():
                 value.record_stream(current)
         return sent
+
+
+def ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
+    """The same items, made by a thread that is `depth` of them ahead.
+
+    The thread ends, and `items` is closed, with the iterator, also with one that is closed early or fails.
+    """
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        waiting = deque(pool.submit(next, items, end) for _ in range(depth))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, items, end))
+                yield item
+        finally:
+            pool.shutdown(cancel_futures=True)
+            items.close()

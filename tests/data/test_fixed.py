@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from benchmark.data.batches import BatchSource, LabelledBatch
 from benchmark.data.dataset import PreparedData, embeddings_folder
-from benchmark.data.epoch_plan import token_lengths
+from benchmark.data.epoch_plan import plan_epoch, token_lengths
 from benchmark.data.fixed import FixedSource
 from benchmark.data.redraw import Redraw
-from benchmark.data.residency import Courier, DeviceStores
+from benchmark.data.residency import DeviceStores, ahead
 from benchmark.data.rooms import make_rooms
 from benchmark.data.stacked import StackedBatch, inputs_of
 from benchmark.data.stores import RaggedWriter
@@ -261,25 +262,40 @@ def test_a_gpu_gets_the_same_and_never_waits(data: PreparedData, budget: int) ->
             torch.testing.assert_close(ours.tensors[name].cpu(), values, rtol=0, atol=1e-4)
 
 
-def prefetching() -> int:
-    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
+def threads() -> int:
+    return sum(thread.name.startswith("ahead") for thread in threading.enumerate())
 
 
-def test_no_thread_outlives_its_epoch(data: PreparedData) -> None:
-    fixed = make_fixed(make_source(data, "ihm"), 8, MAPPED)
+@pytest.mark.parametrize(("budget", "number"), [(RESIDENT, 1), (MAPPED, 2)])
+def test_no_thread_outlives_its_epoch(data: PreparedData, budget: int, number: int) -> None:
+    fixed = make_fixed(make_source(data, "ihm"), 8, budget)
     steps = fixed.epoch(1)
-    assert isinstance(next(steps), StackedBatch) and prefetching() == 1
+    assert isinstance(next(steps), StackedBatch) and threads() == number
     steps.close()
-    assert prefetching() == 0
-    assert len(list(fixed.epoch(1))) >= 7 and prefetching() == 0
+    assert threads() == 0
+    assert len(list(fixed.epoch(1))) >= 7 and threads() == 0
 
-    def failing(step: int) -> dict[str, Tensor]:
-        if step == 2:
-            raise OSError("the disk is gone")
-        return {"step": torch.tensor(step)}
+
+def test_a_fault_while_working_ahead_arrives_in_its_place() -> None:
+    def failing() -> Generator[int, None, None]:
+        yield 0
+        yield 1
+        raise OSError("the disk is gone")
 
     arrived = []
     with pytest.raises(OSError, match="the disk is gone"):
-        for sent in Courier(CPU).ahead(failing, 9):
-            arrived.append(int(sent["step"]))
-    assert arrived == [0, 1] and prefetching() == 0
+        arrived.extend(ahead(failing(), 3))
+    assert arrived == [0, 1] and threads() == 0
+    assert list(ahead((number for number in range(5)), 2)) == [0, 1, 2, 3, 4]
+
+
+def test_plans_in_blocks_are_the_plan_of_the_whole(data: PreparedData) -> None:
+    source = make_source(data, "dia", augmentation="mild")
+    rooms = make_fixed(source, 8, RESIDENT).rooms
+    (whole,) = plan_epoch(source, SEEDS, 1, 8, rooms)
+    parts = list(plan_epoch(source, SEEDS, 1, 8, rooms, block=2))
+    assert len(parts) == 4
+    assert sum((part.rooms for part in parts), ()) == whole.rooms
+    assert sum((part.steps for part in parts), ()) == whole.steps
+    for name, table in whole.tables.items():
+        np.testing.assert_array_equal(np.concatenate([part.tables[name] for part in parts]), table)
