@@ -63,6 +63,7 @@ from baselines.m3care_graph import (
 )
 from models.checks import check_choice, check_count, check_rate, check_weight
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed
+from models.dense import padded
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder, Dropout, EncoderLayer
 from models.ragged import everyone, join, put
@@ -286,6 +287,7 @@ ENTRY = ModelEntry(
     title="M3Care",
     config=M3CareConfig,
     build=M3Care,
+    dense=padded(M3Care),
     paper="Zhang et al., M3Care: Learning with missing modalities in multimodal healthcare data, KDD 2022",
     clip_norm=20.0,
     couples_samples=True,

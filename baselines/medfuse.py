@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from baselines.common import only_head, primary_first
 from models.checks import check_choice, check_count, check_rate
 from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed, Readout, Slots
+from models.dense import padded
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder, Dropout
 from models.layout import on_device
@@ -240,6 +241,7 @@ ENTRY = ModelEntry(
     title="MedFuse",
     config=MedFuseConfig,
     build=MedFuse,
+    dense=padded(MedFuse),
     paper="Hayat et al., MedFuse: Multi-modal fusion with clinical time-series data and chest X-ray images, MLHC 2022",
     divisible=True,
 )

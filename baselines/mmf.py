@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from baselines.common import LayerKind, check_depth, only_head
 from models.checks import check_choice, check_count
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed
+from models.dense import padded
 from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
 from models.ragged import add, prepend, repeat_token, take
@@ -223,6 +224,7 @@ ENTRY = ModelEntry(
     title="MMF",
     config=MMFConfig,
     build=MMF,
+    dense=padded(MMF),
     paper="Lee et al., Learning missing modal electronic health records with unified multi-modal data embedding and "
     "modality-aware attention, MLHC 2023",
     divisible=True,

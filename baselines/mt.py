@@ -34,7 +34,8 @@ from torch import Tensor, nn
 
 from baselines.common import LayerKind, check_depth, copy_sequences, only_head
 from models.checks import check_choice, check_count
-from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
+from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout, Slots
+from models.dense import padded
 from models.embeddings import UnimodalEmbeddings
 from models.layers import EncoderLayer
 from models.layout import on_device
@@ -114,6 +115,8 @@ class MT(nn.Module):
 
     def train_subsets(self, contents: Sequence[Packed | None], size: int) -> Output:
         """The B final predictions and those of further tasks, V readings altogether."""
+        if any(content is not None and isinstance(content.layout, Slots) for content in contents):
+            raise ValueError("the number of subsets differs from batch to batch; MT trains them on packed batches only")
         owned = owned_sets(contents, size)
         extra_rows, extra_sets = self.draw_tasks(owned)
         rows, sets = [*range(size), *extra_rows], [*owned, *extra_sets]
@@ -196,6 +199,7 @@ ENTRY = ModelEntry(
     title="MT",
     config=MTConfig,
     build=MT,
+    dense=padded(MT),
     paper="Ma et al., Are multimodal transformers robust to missing modality?, CVPR 2022",
     divisible=True,
     space=COMMON | SearchSpace(options={"fusion_start": Choice((0, 2, 3))}),

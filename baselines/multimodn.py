@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from baselines.common import only_head
 from models.checks import check_choice, check_rate, check_weight
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
+from models.dense import padded
 from models.embeddings import UnimodalEmbeddings
 from models.layers import Dropout, EncoderLayer
 from models.ragged import first_tokens, only_owned, prepend, put, rows_of, take
@@ -171,6 +172,7 @@ ENTRY = ModelEntry(
     title="MultiModN",
     config=MultiModNConfig,
     build=MultiModN,
+    dense=padded(MultiModN),
     paper="Swamy et al., MultiModN: Multimodal, multi-task, interpretable modular networks, NeurIPS 2023",
     divisible=True,
 )

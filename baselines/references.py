@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from baselines.common import only_head
 from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
+from models.dense import padded
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder
 from models.ragged import add, only_owned, put, rows_of, take
@@ -119,6 +120,7 @@ ENTRIES = (
             title=title,
             config=ReferenceConfig,
             build=partial(Unimodal, modality),
+            dense=padded(partial(Unimodal, modality)),
             paper="reference: one modality, shared embeddings and encoder",
             divisible=True,
             group="reference",
@@ -131,6 +133,7 @@ ENTRIES = (
         title="Late fusion",
         config=ReferenceConfig,
         build=LateFusion,
+        dense=padded(LateFusion),
         paper="reference: mean of the predictions from each modality alone",
         divisible=True,
         group="reference",

@@ -255,6 +255,8 @@ class ModelEntry:
         config: frozen dataclass of the model's own options, all with defaults.
         build: makes the module from shared dimensions, the heads of its tasks and its options. Random initial values
             come from torch's current generator; the caller seeds it.
+        dense: as `build`, for the model's dense form: a module of the same state and the same results that pads its
+            batches as most published code does (`models/dense.py`), a yardstick of speed; None: there is none.
         multitask: True: one module is trained on all tasks; False: one module a task.
         paper: citation. clip_norm: bound on the gradient norm in training, if the model asks for one.
         couples_samples: True if an eval-mode output depends on the other samples of its batch; an attribute of that
@@ -278,6 +280,7 @@ class ModelEntry:
     config: type[Any]
     build: Callable[[Dimensions, Sequence[Head], Any], nn.Module]
     paper: str
+    dense: Callable[[Dimensions, Sequence[Head], Any], nn.Module] | None = None
     multitask: bool = False
     clip_norm: float | None = None
     couples_samples: bool = False

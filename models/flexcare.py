@@ -168,13 +168,17 @@ class FlexCare(nn.Module):
         rows = {"per_task": max(len(heads), config.task_rows), "shared": 1, "none": 0}[config.task_token]
         self.tasks = nn.Parameter(torch.randn(rows, d.width)) if rows else None
         self.combinations = nn.Parameter(torch.zeros(len(COMBINATIONS), d.width)) if mask.combinations else None
-        encoder = CombinationEncoder if mask.separates else JointEncoder
-        self.encoder = encoder(
+        self.encoder = self.encoder_for(mask)(
             d.width, d.layers, d.heads, d.dropout, mask=mask, scale=config.attn_scale, init=config.layer_init
         )
         self.experts = self._mixture(d.width, config, mask.task)
         self.fusion = AttentionFusion(d.width, config.temperature, mask.task)
         self.heads = nn.ModuleList(nn.Linear((1 + mask.task) * d.width, head.classes) for head in heads)
+
+    @staticmethod
+    def encoder_for(mask: Mask) -> type[CombinationEncoder]:
+        """Streams and readers where modalities stay apart, otherwise sample by sample."""
+        return CombinationEncoder if mask.separates else JointEncoder
 
     @staticmethod
     def _mixture(width: int, config: FlexCareConfig, task: bool) -> MixtureOfExperts | OneForAll:

@@ -38,6 +38,9 @@ class EncoderLayer(nn.Module):
 
     Shape: packed sequences (N, D) -> (N, D); a token attends to the tokens of its own sequence.
 
+    Attributes:
+        reads_few: whether `read` computes no other outputs than those asked for; False in dense forms.
+
     Scores and softmax are in float32 also under autocast: `scaled_dot_product_attention` accumulates them so.
     """
 
@@ -56,6 +59,7 @@ class EncoderLayer(nn.Module):
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
         self.width, self.heads, self.dropout = width, heads, dropout
         self.scale = (width // heads if scale == "head" else width) ** -0.5
+        self.reads_few = True
         self.post_norm, self.activation = norm == "post", F.gelu if activation == "gelu" else F.relu
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -89,6 +93,8 @@ class EncoderLayer(nn.Module):
         Returns:
             (n, Q, D).
         """
+        if not self.reads_few:
+            return self(packed).values.index_select(0, readers.flatten()).view(*readers.shape, self.width)
         plan = grouping(packed.layout, packed.values.device)
         seen = packed.values.index_select(0, readers.flatten()).view(*readers.shape, self.width)  # (n, Q, D)
         weight_q, weight_kv = self.qkv.weight.split([self.width, 2 * self.width])

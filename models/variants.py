@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.contract import Loaded, ModelEntry
+from models.dense import dense_flexcare
 from models.flexcare import FlexCare, FlexCareConfig, Fused, Mixing, TaskToken
 from models.layers import LayerInit
 from models.search import COMMON, Choice, LogUniform, SearchSpace, Uniform
@@ -25,6 +26,7 @@ FLEXCARE = ModelEntry(
     title="FlexCare",
     config=FlexCareConfig,
     build=FlexCare,
+    dense=dense_flexcare,
     paper="Xu et al., FlexCare: Leveraging Cross-Task Synergy for Flexible Multimodal Healthcare Prediction, KDD 2024",
     multitask=True,
     space=SearchSpace({"task_weights": LogUniform(0.05, 2)}),
