@@ -74,7 +74,8 @@ class Steps:
                 self.stack.step(batch, objective, rates, noise)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads, which fetch later batches meanwhile, are not to break the recording.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             losses = self.stack.step(batch, objective, rates, noise)
         for tensor, value in zip(self.stack.state(), before, strict=True):
             tensor.copy_(value)

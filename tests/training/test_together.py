@@ -69,7 +69,7 @@ def test_a_seed_has_the_same_results_alone_and_in_company(model: str, data: Prep
     (alone,) = together(data, [plan(model, SEEDS[1])])
     assert company[1].info["best_epoch"] == alone.info["best_epoch"]
     assert largest_gap(company[1].state, alone.state) < STEP  # Adam makes a step out of rounding where gradients vanish
-    assert typical_gap(company[1].state, alone.state) < 0.01 * STEP
+    assert typical_gap(company[1].state, alone.state) < 0.05 * STEP
     for task, frame in alone.predictions.items():
         probabilities = [name for name in frame if name[0] == "p" and name[1:].isdigit()]
         np.testing.assert_allclose(company[1].predictions[task][probabilities], frame[probabilities], atol=5e-4)
@@ -85,7 +85,7 @@ def test_without_noise_the_fixed_form_trains_as_the_packed_one(model: str, data:
     packed = train(plan(model, 42, **calm), data, CPU)
     company = together(data, [plan(model, seed, **calm) for seed in SEEDS])
     assert largest_gap(company[1].state, packed.state) < STEP
-    assert typical_gap(company[1].state, packed.state) < 0.01 * STEP
+    assert typical_gap(company[1].state, packed.state) < 0.05 * STEP
     np.testing.assert_allclose(company[1].history["train_loss"], packed.history["train_loss"], rtol=1e-4)
 
 
