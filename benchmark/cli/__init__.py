@@ -21,6 +21,7 @@ from benchmark.cli.report import report_command
 from benchmark.cli.run import run_command
 from benchmark.cli.simulate import simulate_command
 from benchmark.cli.table import table_command
+from benchmark.cli.throughput import throughput_command
 from benchmark.cli.tune import tune_command
 from benchmark.errors import UserError
 from benchmark.files import system_fault
@@ -51,6 +52,8 @@ Examples:
 
     bench run --models all --data data/mine
 
+    bench throughput --models flexcare --against dense
+
 Each verb says more with --help."""
 
 app = typer.Typer(
@@ -70,6 +73,7 @@ app.command("list")(list_command)
 app.command("prepare")(prepare_command)
 app.add_typer(data_app, name="data")
 app.command("simulate")(simulate_command)
+app.command("throughput")(throughput_command)
 
 
 def main() -> None:

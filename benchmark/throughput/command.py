@@ -1,0 +1,148 @@
+"""What `bench throughput` was asked for, checked, carried out and written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmark import registry
+from benchmark.config import default_out
+from benchmark.errors import UserError
+from benchmark.files import write_fault
+from benchmark.protocols.reading import parse_protocol, protocol_values
+from benchmark.protocols.schema import Protocol
+from benchmark.suggest import unknown
+from benchmark.throughput import output, plots, tables
+from benchmark.throughput.clock import ROUNDS
+from benchmark.throughput.forms import FORMS, Subject
+from benchmark.throughput.mixes import mixes
+from benchmark.throughput.steps import DTYPES, YARDSTICK, Measurement, Request, measure
+from benchmark.throughput.trace import write_trace
+from models.contract import Dimensions
+
+NOTE_FEATURES = 768
+"""Width of a BERT-base-sized note encoder, whatever the protocol's own is."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Options as typed; see `bench throughput --help`."""
+
+    models: Sequence[str]
+    tasks: Sequence[str] | None
+    forms: Sequence[str]
+    dtypes: Sequence[str]
+    against: str | None
+    batch_size: int | None
+    seeds: int
+    rounds: int
+    threads: int
+    device: str
+    protocol: str
+    profile: Path | None
+    out: Path | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is printed, and where the files lie."""
+
+    text: str
+    folder: Path
+
+
+def run(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Done:
+    """Measures and writes.
+
+    Raises:
+        UserError: an option that cannot be meant; nothing is measured then.
+    """
+    request = request_of(asked)
+    folder = asked.out.expanduser().resolve() if asked.out else output.default_folder(default_out(), request.device)
+    output.require_free(folder)
+    if asked.profile and (fault := write_fault(asked.profile.expanduser().resolve().parent)):
+        raise UserError(f"nothing can be written in {asked.profile.parent}: {fault}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(asked.threads)
+    try:
+        found = measure(request, notify)
+        facts = output.facts_of(request.device, asked.threads, found.peaks)
+        if asked.profile:
+            entry = next(entry for entry in request.entries if not entry.fits)
+            subject = Subject(entry, request.mixes[0], request.dimensions, request.device)
+            write_trace(request, subject, asked.profile.expanduser())
+    finally:
+        torch.set_num_threads(before)
+    facts["sizes"] = dataclasses.asdict(request.dimensions)
+    sheets = [
+        sheet for sheet in (tables.ratio_sheet(found), tables.epoch_sheet(found), tables.step_sheet(found)) if sheet
+    ]
+    remarks = _remarks(request, asked, found)
+    figures = {"steps": plots.draw_steps(found, output.caption(facts))} if found.comparisons else {}
+    output.write_folder(folder, facts, sheets, figures, output.raw_rounds(found), remarks)
+    return Done(output.markdown(facts, sheets, remarks), folder)
+
+
+def request_of(asked: Asked) -> Request:
+    """The request that the options stand for.
+
+    Raises:
+        UserError: with the first fault found.
+    """
+    for name in asked.models:
+        if fault := registry.selection_fault(name):
+            raise UserError(fault)
+    for kind, names, allowed in (("form", asked.forms, FORMS), ("dtype", asked.dtypes, DTYPES)):
+        for name in names:
+            if name not in allowed:
+                raise UserError(unknown(kind, name, allowed))
+    if asked.against not in (None, YARDSTICK[0]):
+        raise UserError(unknown("reference", asked.against, [YARDSTICK[0]]))
+    chosen = [registry.get(name) for name in registry.selected(asked.models)]
+    if all(entry.fits for entry in chosen):
+        raise UserError(f"{', '.join(asked.models)}: fitted in one go, without training steps to measure")
+    settings = _protocol(asked.protocol)
+    sizes = Dimensions(**settings.dimensions.model_dump(), note_features=NOTE_FEATURES)
+    return Request(
+        entries=chosen,
+        mixes=list(mixes(asked.tasks).values()),
+        forms=tuple(dict.fromkeys(asked.forms)),
+        dtypes=tuple(dict.fromkeys(asked.dtypes)),
+        against=asked.against is not None,
+        batch_size=asked.batch_size or settings.training.batch_size,
+        seeds=asked.seeds,
+        rounds=asked.rounds,
+        dimensions=sizes,
+        device=_device(asked.device),
+    )
+
+
+def _protocol(name: str) -> Protocol:
+    settings = parse_protocol(protocol_values(name), faults := [])
+    if settings is None or faults:
+        raise UserError("; ".join(faults))
+    return settings
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(unknown("device", name, ("auto", "cpu", "cuda")))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: 'cuda' was asked for, but torch sees no CUDA device here. Allowed: auto, cpu")
+    return torch.device("cuda" if torch.cuda.is_available() and name != "cpu" else "cpu")
+
+
+def _remarks(request: Request, asked: Asked, found: Measurement) -> list[str]:
+    """Sentences on what was measured."""
+    d = request.dimensions
+    few = f" Fewer than {ROUNDS} rounds: the medians say little." if request.rounds < ROUNDS else ""
+    return [
+        f"Batches of {request.batch_size} made-up samples, {request.rounds} rounds after one of warm-up.{few} Sizes of "
+        f"protocol {asked.protocol}: width {d.width}, {d.layers} layers, dropout {d.dropout:g}, films of {d.film} "
+        f"pixels, at most {d.hours} hours and {d.note_tokens} note tokens. Missing rates are those of the paper's "
+        "Table 2; lengths are assumed (hours: median 47, mean 83; note tokens: median 101, mean 128; lognormal)."
+    ]

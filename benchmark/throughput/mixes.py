@@ -1,0 +1,168 @@
+"""Made-up samples of the shapes that the paper's tasks have. All of them are SIMULATED; none looks like a patient.
+
+What a step costs depends on which modalities a sample owns and on how long its sequences are, not on what stands in
+them. Missing rates and numbers of samples are those of the paper's Table 2, modalities missing independently of one
+another. Lengths are assumed, for the paper prints none: hours in the ICU with median 47 and mean 83, note tokens with
+median 101 and mean 128, both lognormal and cut at what a model takes; IHM reads 48 hours. Contents are random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmark.data.batches import LabelledBatch, Labels
+from benchmark.errors import UserError
+from benchmark.published import published_cohort
+from benchmark.random import stream
+from benchmark.suggest import unknown
+from benchmark.tasks import TASKS
+from benchmark.tasks.record import Task
+from models.contract import MODALITIES, Batch, Dimensions, Films, Head, Layout, Packed
+from models.layout import on_device
+
+TRAINING_SHARE = 0.7
+"""Of a task's samples; the paper splits patients 7:1:2."""
+
+KNOWN, POSITIVE = 0.25, 0.15
+"""Shares of a multilabel task's entries that are known, if its labels are masked, and of positive ones."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of sequences, lognormal; all the same where mean and median are equal."""
+
+    median: float
+    mean: float
+
+    def draw(self, rng: np.random.Generator, count: int, most: int) -> np.ndarray:
+        """(count,) int64 from 1 to `most`."""
+        spread = math.sqrt(2 * math.log(self.mean / self.median))
+        lengths = np.exp(rng.normal(math.log(self.median), spread, count))
+        return np.clip(np.rint(lengths), 1, most).astype(np.int64)
+
+
+HOURS, TOKENS = Lengths(47, 83), Lengths(101, 128)
+FIXED_HOURS = {"ihm": Lengths(48, 48)}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the samples of a task own.
+
+    Attributes:
+        samples: of the whole cohort. missing: share of samples without each modality, in their order.
+        hours, tokens: lengths of series and notes.
+    """
+
+    task: Task
+    samples: int
+    missing: tuple[float, ...]
+    hours: Lengths
+    tokens: Lengths
+
+    @property
+    def head(self) -> Head:
+        return Head(len(self.task.classes or ("",)), self.task.kind, self.task.primary)
+
+    def steps_an_epoch(self, batch_size: int) -> int:
+        """Full batches of the training samples; one of all of them where they fill none.
+
+        >>> [mix.steps_an_epoch(32) for mix in mixes().values()]
+        [575, 1301, 1296, 1308, 1218, 2900]
+        """
+        return max(1, int(self.samples * TRAINING_SHARE) // batch_size)
+
+    def batch(
+        self,
+        dimensions: Dimensions,
+        size: int,
+        seed: int,
+        number: int,
+        position: int = 0,
+        device: torch.device = torch.device("cpu"),
+    ) -> LabelledBatch:
+        """Batch `number` of `size` samples; the same whenever seed, number and sizes are.
+
+        Args:
+            position: of the task among the model's heads.
+        """
+        rng = stream(seed, "mix", self.task.name, number)
+        present = self._present(rng, size)
+        d = dimensions
+        owners = [np.flatnonzero(column) for column in present.T]
+        hours = self.hours.draw(rng, len(owners[0]), d.hours)
+        tokens = self.tokens.draw(rng, len(owners[2]), d.note_tokens)
+        pixels = rng.random((len(owners[1]), d.film, d.film), dtype=np.float32)
+        inputs = Batch(
+            ehr=_packed(rng, hours, owners[0], d.series_features, device),
+            cxr=Films(on_device(pixels, device), tuple(owners[1].tolist())) if len(pixels) else None,
+            note=_packed(rng, tokens, owners[2], d.note_features, device),
+            present=on_device(present, device),
+            task=position,
+            sample=torch.arange(number * size, (number + 1) * size, device=device),
+        )
+        return LabelledBatch(inputs, self._labels(rng, size, device))
+
+    def _present(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """(size, M) bool; who would own nothing owns the task's primary modality."""
+        present = rng.random((size, len(MODALITIES))) >= np.array(self.missing)
+        present[~present.any(1), MODALITIES.index(self.task.primary)] = True
+        return present
+
+    def _labels(self, rng: np.random.Generator, size: int, device: torch.device) -> Labels:
+        classes = self.head.classes
+        if self.task.kind == "multiclass":
+            y, known = rng.integers(0, classes, size), np.ones(size, bool)
+        else:
+            y = (rng.random((size, classes)) < POSITIVE).astype(np.float32)
+            masked = self.task.kind == "multilabel" and self.task.primary == "cxr"
+            known = rng.random(y.shape) < KNOWN if masked else np.ones(y.shape, bool)
+            y *= known
+        return Labels(on_device(y, device), on_device(known, device))
+
+
+def mixes(names: Iterable[str] | None = None) -> dict[str, Mix]:
+    """The mixes of the tasks `names`, by default of all that the paper's main table has, in its order.
+
+    Raises:
+        UserError: a name is none of these.
+    """
+    allowed = [task.name for task in TASKS.values() if task.in_table3]
+    chosen = allowed if names is None else list(names)
+    for name in chosen:
+        if name not in allowed:
+            raise UserError(unknown("task", name, allowed))
+    cohort = published_cohort()
+    return {
+        name: Mix(
+            task=TASKS[name],
+            samples=cohort[name]["samples"],
+            missing=tuple(cohort[name][modality] / 100 for modality in MODALITIES),
+            hours=FIXED_HOURS.get(name, HOURS),
+            tokens=TOKENS,
+        )
+        for name in allowed
+        if name in chosen
+    }
+
+
+def heads_of(mix: Mix, multitask: bool) -> tuple[Sequence[Head], int]:
+    """The heads that a model has when it is trained on a mix, and the position of the mix's task among them."""
+    if not multitask:
+        return [mix.head], 0
+    every = mixes()
+    return [each.head for each in every.values()], list(every).index(mix.task.name)
+
+
+def _packed(
+    rng: np.random.Generator, lengths: np.ndarray, rows: np.ndarray, features: int, device: torch.device
+) -> Packed | None:
+    if not len(rows):
+        return None
+    values = rng.standard_normal((int(lengths.sum()), features), dtype=np.float32)
+    return Packed(on_device(values, device), Layout(tuple(lengths.tolist()), tuple(rows.tolist())))

@@ -1,0 +1,41 @@
+"""One training step of a model: the same in a run and under the stop watch of `bench throughput`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.data.batches import LabelledBatch
+from benchmark.training.losses import total_loss
+
+
+def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """Adam over all trainable parameters, one kernel for all of them."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: LabelledBatch,
+    kind: str,
+    weight: float = 1.0,
+    clip_norm: float | None = None,
+    half: bool = False,
+) -> Tensor:
+    """Changes the model, which must be in training mode; returns the loss, detached.
+
+    Args:
+        kind, weight: of the batch's task. clip_norm: bound on the gradient norm, None for none.
+        half: forward pass in bfloat16 where autocast chooses it.
+    """
+    with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=half):
+        output = model(batch.inputs)
+    loss = total_loss(kind, output, batch.labels, getattr(model, "aux_weights", {}), weight)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    return loss.detach()
