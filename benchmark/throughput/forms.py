@@ -18,6 +18,7 @@ from torch import nn
 
 from benchmark.data.batches import LabelledBatch
 from benchmark.throughput.mixes import Mix, heads_of
+from benchmark.training.portions import Portions
 from benchmark.training.step import make_optimizer, train_step
 from models.contract import Dimensions, ModelEntry, Staged, Supported
 
@@ -94,6 +95,7 @@ class Eager:
     def __init__(self, subject: Subject, module: nn.Module, half: bool) -> None:
         self.subject, self.module, self.half = subject, module, half
         self.optimizer = make_optimizer(module, LEARNING_RATE)
+        self.portions = Portions(divisible=False, half=half)
 
     def fit(self, batch: LabelledBatch) -> LabelledBatch:
         return batch
@@ -101,7 +103,7 @@ class Eager:
     def train(self, batch: LabelledBatch) -> None:
         self.module.train()
         kind, clip_norm = self.subject.mix.task.kind, self.subject.entry.clip_norm
-        train_step(self.module, self.optimizer, batch, kind, clip_norm=clip_norm, half=self.half)
+        train_step(self.module, self.optimizer, self.portions, batch, kind, clip_norm=clip_norm)
 
     def infer(self, batch: LabelledBatch) -> torch.Tensor:
         self.module.eval()

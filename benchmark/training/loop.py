@@ -22,6 +22,7 @@ from benchmark.training.learning_rate import HalvingRates
 from benchmark.training.portions import Portions
 from benchmark.training.predict import partition_loss, predict, score
 from benchmark.training.resume import Bookmark, Course
+from benchmark.training.step import make_optimizer, train_step
 from benchmark.training.support import give_support
 from benchmark.training.trace import Trace
 from models.contract import Staged
@@ -115,8 +116,7 @@ def fit(
         Diverged: a loss is not finite.
         UserError: the model's options bar all epochs from being kept, or the bookmark does not fit the model.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, fused=True)
+    optimizer = make_optimizer(model, schedule.learning_rate)
     course = begin(model, optimizer, training, schedule, trace)
     work = segments(course, training, validation, schedule, notify, bookmark)
     loss = None
@@ -236,14 +236,10 @@ def _train_segment(course: Course, source: BatchSource, schedule: Schedule, due:
         group["lr"] = due.rate
     model.train()
     weight = schedule.task_weights.get(task.name, 1.0)
-    aux_weights = getattr(model, "aux_weights", {})
     losses, samples = [], []
     for batch in source.epoch(schedule.seed, due.epoch, schedule.batch_size):
-        losses.append(course.portions.backward(model, task.kind, batch, aux_weights, weight))
+        losses.append(train_step(model, optimizer, course.portions, batch, task.kind, weight, schedule.clip_norm))
         samples.append(batch.inputs.sample)
-        if schedule.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)
-        optimizer.step()
     return mean_loss(torch.stack(losses).cpu(), samples, source, due.epoch)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.data.batches import LabelledBatch
-from benchmark.training.losses import total_loss
+from benchmark.training.portions import Portions
 
 
 def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
@@ -18,24 +18,20 @@ def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimi
 def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    portions: Portions,
     batch: LabelledBatch,
     kind: str,
     weight: float = 1.0,
     clip_norm: float | None = None,
-    half: bool = False,
 ) -> Tensor:
     """Changes the model, which must be in training mode; returns the loss, detached.
 
     Args:
-        kind, weight: of the batch's task. clip_norm: bound on the gradient norm, None for none.
-        half: forward pass in bfloat16 where autocast chooses it.
+        portions: computes the gradients. kind, weight: of the batch's task. clip_norm: bound on the gradient norm,
+            None for none.
     """
-    with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=half):
-        output = model(batch.inputs)
-    loss = total_loss(kind, output, batch.labels, getattr(model, "aux_weights", {}), weight)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss = portions.backward(model, kind, batch, getattr(model, "aux_weights", {}), weight)
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
-    return loss.detach()
+    return loss
