@@ -11,10 +11,12 @@ from benchmark.code_version import code_version
 from benchmark.config import RunConfig
 from benchmark.errors import UserError
 from benchmark.manifest import DataInfo, read_manifest
+from benchmark.runs.backends import executor_for
+from benchmark.runs.calibrate import longest_first, stored_estimates
 from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
 from benchmark.runs.environment import git_commit
 from benchmark.runs.execute import Context, RunResult
-from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell, run_all
+from benchmark.runs.executors import Executor, Tell, run_all
 from benchmark.runs.folder import is_done, remove_abandoned, remove_course, runs_folder
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
@@ -102,9 +104,10 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         studies = {name: own.study for name, own in config.protocol.training_of.items() if own.study}
         context = Context(plan.data.path, out, device, 1, caption, studies, config.save_every)
         workers = worker_count(config, device, len(waiting))
-        executor = executor or (InProcess() if workers == 1 else ProcessPool(workers))
+        executor = executor or executor_for(config, device, workers, plan.jobs)
+        ordered = longest_first(waiting, stored_estimates(context), plan.data.samples)
         with watch(tally) as tell:
-            for wave in _waves(waiting):
+            for wave in _waves(ordered):
                 run_all(executor, wave, context, tell)
     return Summary(plan, done, tally.results, tally.elapsed)
 
