@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -33,6 +33,9 @@ _LISTS = {
 """Options that are lists, and what may stand in them."""
 
 
+ExecutorName = Literal["auto", "process", "pool", "gpus", "ray", "slurm"]
+
+
 class RunOptions(BaseModel):
     """The options of `bench run`, as typed or as a YAML file holds them. None stands for the default."""
 
@@ -48,6 +51,10 @@ class RunOptions(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count | None = None
     form: Literal["auto", "packed", "fixed"] = "auto"
+    executor: ExecutorName = "auto"
+    address: str | None = None
+    gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    slurm: dict[str, Any] = Field(default_factory=dict)
     save_every: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     out: str | None = None
     dry_run: bool = False
@@ -67,6 +74,9 @@ class RunConfig:
         device: "auto", "cpu" or "cuda". workers: processes side by side; None: as many as make sense.
         form: "auto", "packed" or "fixed"; of batches in training.
         save_every: seconds after which a running job keeps what it has reached. out: folder of runs and tables.
+        executor: what carries out the jobs; "auto": this process, a pool of processes, or all GPUs, as suits.
+        address, gpu_share: of Ray: a running cluster, and the share of a GPU that a job takes.
+        slurm: parameters of submitit.
     """
 
     models: tuple[str, ...]
@@ -83,6 +93,10 @@ class RunConfig:
     save_every: float
     out: Path
     dry_run: bool
+    executor: str = "auto"
+    address: str | None = None
+    gpu_share: float = 1.0
+    slurm: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunConfig:
@@ -108,6 +122,8 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     protocol = None if values is None else parse_protocol(values, faults)
     models = _select_models(given.get("models", ["all"]), faults)
     tasks = _select_tasks(given.get("tasks"), data, faults)
+    if options and options.address and options.executor != "ray":
+        faults.append(f"address: {options.address!r} is that of a Ray cluster, and goes with executor: ray")
     faults += _carried_over_nowhere(given.get("models"), tasks)
     sources = (registry.get(name).pretrained_on for name in models)
     needed = tuple(dict.fromkeys([*models, *filter(None, sources)]))
@@ -121,6 +137,8 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         faults.append("device: 'cuda' was asked for, but torch sees no CUDA device here. Allowed: auto, cpu")
     if given.get("form") == "fixed" and given.get("workers") not in (None, 1):
         faults.append(f"workers: {given['workers']} with form 'fixed', in which one process trains all; allowed: 1")
+    if given.get("form") == "fixed" and given.get("executor") not in (None, "auto", "process"):
+        faults.append(f"executor: {given['executor']!r} with form 'fixed', which is for this process; allowed: process")
     out = _out(given.get("out"), base if typed.get("out") is None else Path.cwd())
     if fault := write_fault(out):
         faults.append(f"out: cannot write to {out}: {fault}")
@@ -141,6 +159,10 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         save_every=options.save_every,
         out=out,
         dry_run=options.dry_run,
+        executor=options.executor,
+        address=options.address,
+        gpu_share=options.gpu_share,
+        slurm=options.slurm,
     )
 
 

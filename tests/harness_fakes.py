@@ -77,3 +77,9 @@ def config_for(tmp_path: Path, **options) -> RunConfig:
         write_data(data)
     given = {"data": str(data), "protocol": "quick", "out": str(tmp_path / "out"), "device": "cpu", "workers": 1}
     return resolve({**given, **options})
+
+
+def sleeping_execute(job, context, notify=None):
+    """Says that it is at work, and never ends."""
+    (context.out.parent / "asleep").touch()
+    time.sleep(600)

@@ -100,7 +100,7 @@ def plain_fix(row: dict, arterial: set[int]) -> float | str | None:
     if x is None and "blood pressure" in name and "Mean" not in name and "/" in (row["value"] or ""):
         pair = [plain_number(part) for part in row["value"].split("/")]
         x = pair["Dia" in name] if None not in pair else None
-    if x is None or (item == 50817 and row["specimen_id"] not in arterial):
+    if x is None or (item == 50817 and (row["subject_id"], row["specimen_id"]) not in arterial):
         return None
     if item == 223835:
         if 20 <= x <= 100:
@@ -161,10 +161,10 @@ def plain_events(chart: list[dict], labs: list[dict], stays: list[tuple], ref: b
     of_patient: dict[int, list[tuple]] = {}
     for stay in stays:
         of_patient.setdefault(stay[0], []).append(stay)
-    kinds: dict[int, list[str]] = {}
+    kinds: dict[tuple[int, int], list[str]] = {}
     for row in labs:
         if row["itemid"] == SPECIMEN and row["specimen_id"] is not None:
-            kinds.setdefault(row["specimen_id"], []).append(row["value"])
+            kinds.setdefault((row["subject_id"], row["specimen_id"]), []).append(row["value"])
     arterial = {specimen for specimen, names in kinds.items() if all(name == "ART." for name in names)}
     begins = {stay: begin for _, _, stay, begin, _ in stays}
     rivals: dict[tuple[int, float, str], list[tuple]] = {}

@@ -39,6 +39,7 @@ def report_command(
     from benchmark.reporting.stored import Stored
     from benchmark.reporting.tables import build_tables
     from benchmark.runs.collect import collect
+    from benchmark.tuning.report import read_studies, study_part
 
     place = out.expanduser().resolve() if out else default_out()
     entries = registry.models()
@@ -65,6 +66,8 @@ def report_command(
         )
     content = parts(stored, tables, figures.drawn, remarks, sheets, opened.folder if opened else None)
     caption = stored.group.caption
+    studies = [study_part(one) for one in read_studies(place, caption["data"]["fingerprint"])]
+    content = [*content[:-1], *studies, content[-1]]  # the settings stay the end
     title = f"Results on {caption['data']['name']}, protocol {caption['protocol']['name']}"
     replace_text(page.expanduser().resolve(), render(title, bool(caption["data"]["simulated"]), content))
     typer.echo(f"page: {page}")

@@ -70,6 +70,18 @@ SaveEvery = Annotated[
         "when it is killed, the same command goes on from there. Default: 60.",
     ),
 ]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        help="What carries out the jobs: process (one after another), pool (processes), gpus (all of them, packed "
+        "by memory), ray, slurm. Default: auto, the first three as suits. Results do not depend on it.",
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of a running Ray cluster, for --executor ray. Default: Ray on this machine.")
+]
+GpuShare = Annotated[float | None, typer.Option(help="Of a GPU that a job takes under Ray. Default: 1.")]
 Out = Annotated[
     str | None,
     typer.Option(
@@ -85,7 +97,13 @@ Trace = Annotated[
         "no other number, and takes longer.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Show what would run, with the time and memory that it would take here if the data are there, and stop.",
+    ),
+]
 
 
 def run_command(
@@ -100,6 +118,9 @@ def run_command(
     device: Device = None,
     workers: Workers = None,
     form: Form = None,
+    executor: ExecutorOption = None,
+    address: Address = None,
+    gpu_share: GpuShare = None,
     save_every: SaveEvery = None,
     out: Out = None,
     dry_run: DryRun = False,
@@ -119,6 +140,8 @@ def run_command(
 
         bench run --models mt,mmf,flexcare-st --tasks drg --label-fraction 0.01
 
+        bench run --models all --executor ray --gpu-share 0.25
+
         bench run --config my.yaml
     """
     from rich.console import Console
@@ -136,6 +159,9 @@ def run_command(
         "device": device,
         "workers": workers,
         "form": form,
+        "executor": executor,
+        "address": address,
+        "gpu_share": gpu_share,
         "save_every": save_every,
         "out": out,
         "dry_run": dry_run or None,
@@ -148,7 +174,10 @@ def _run(console: Console, settings: RunConfig) -> None:
     from benchmark.runs.launch import launch, prepare_plan, preview
 
     if settings.dry_run:
-        _print_plan(console, settings, preview(settings))
+        plan = preview(settings)
+        _print_plan(console, settings, plan)
+        if plan is not None:
+            _print_outlook(console, settings, plan)
         return
     try:
         with Steps(console) as steps:
@@ -230,6 +259,33 @@ def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> Non
     workers = worker_count(settings, device, max(1, sum(row[-1] for row in rows)))
     _say(console, f"\n{counted(total)} on {source}; protocol {settings.protocol.name}; {device}, {workers} at a time")
     _say(console, f"results in {settings.out}")
+
+
+def _print_outlook(console: Console, settings: RunConfig, plan: Plan) -> None:
+    from tabulate import tabulate
+
+    from benchmark.cli.progress import Steps
+    from benchmark.runs.outlook import outlook
+    from benchmark.runs.tally import counted, duration
+
+    with Steps(console) as steps:
+        found = outlook(settings, plan, steps)
+    if found is None:
+        return
+    rows = [[name, duration(one.seconds), f"{one.memory / 2**20:,.0f} MB"] for name, one in found.by_model.items()]
+    _say(
+        console,
+        "\n" + tabulate(rows, headers=["model", "mean time of a run", "memory of a process"], disable_numparse=True),
+    )
+    _say(
+        console,
+        f"\nestimated {duration(found.seconds)} with {found.workers} at a time ({found.work / 3600:.2f} hours of work, "
+        f"the longest run {duration(found.longest)}), up to {found.memory / 2**30:.1f} GB of memory",
+    )
+    if found.unknown:
+        _say(
+            console, f"without {counted(found.unknown)} of models that are fitted in one go, which cannot be estimated"
+        )
 
 
 def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:

@@ -108,6 +108,7 @@ def tune_command(
 def _tune(console: Console, settings: RunConfig, request: Request) -> None:
     from benchmark.cli.progress import Steps
     from benchmark.runs.launch import prepare_plan
+    from benchmark.tuning.report import read_studies, write_markdown
     from benchmark.tuning.tune import find_winner, plan_search, run_trials
     from benchmark.tuning.winners import write_settings
 
@@ -123,7 +124,8 @@ def _tune(console: Console, settings: RunConfig, request: Request) -> None:
             found = find_winner(search, request, heard)
             _print_winners(console, found)
             write_settings(search.folder / "best.yaml", [search], found[:1])
-            _say(console, f"settings: {search.folder / 'best.yaml'}")
+            report = write_markdown(next(one for one in read_studies(settings.out) if one.folder == search.folder))
+            _say(console, f"settings: {search.folder / 'best.yaml'}; report: {report}")
             searches.append(search)
             winners.append(found[0])
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ LOOK_BACK = 24
 """Hours before ICU admission in which height and weight may count."""
 
 STAY_COLUMNS = ("subject_id", "hadm_id", "stay_id", "intime", "outtime")
-"""Columns of the stays, all of the cohort, that `chart_rows`, `wanted_labs` and `lab_rows` read."""
+"""Columns of the stays, all of the cohort, that `chart_rows` and `lab_rows` read."""
 
 CHART_COLUMNS = (
     "subject_id",
@@ -144,21 +144,23 @@ def chart_rows(
 
 
 def wanted_labs(
-    labs: pl.LazyFrame, stays: pl.LazyFrame | pl.DataFrame, items: pl.DataFrame, rules: Rules = Rules()
+    labs: pl.LazyFrame, patients: pl.LazyFrame | pl.DataFrame, items: pl.DataFrame, rules: Rules = Rules()
 ) -> pl.LazyFrame:
     """Laboratory rows of the patients' items and specimen kinds.
 
-    All rows of a specimen have to reach `lab_rows` together; rows of different patients need not.
+    All rows of a patient have to reach `lab_rows` together, since one names the kind of specimen of others; those of
+    different patients need not.
 
     Args:
-        labs: `LAB_COLUMNS`. stays: `subject_id`. items: `item_frame` of the laboratory items.
+        labs: `LAB_COLUMNS`. patients: `subject_id`, each once, and columns that the rows shall get.
+        items: `item_frame` of the laboratory items.
     """
     wanted = items["itemid"].to_list()
     if rules.saturation == "arterial":
         wanted = [*wanted, SPECIMEN_ITEM]
-    return labs.filter(pl.col("itemid").is_in(wanted)).join(
-        stays.lazy().select("subject_id").unique(), on="subject_id", how="semi"
-    )
+    # The patients are distinct beforehand: where the query has to find that out, polars reads and holds all rows of the
+    # table meanwhile. Where the order of the rows is kept, they pass by the patients and never the other way round.
+    return labs.filter(pl.col("itemid").is_in(wanted)).join(patients.lazy(), on="subject_id", maintain_order="left")
 
 
 def lab_rows(
@@ -176,7 +178,7 @@ def lab_rows(
         time = pl.when(pl.col("storetime").is_not_null()).then(pl.max_horizontal("charttime", "storetime"))
     rows = labs.join(items.lazy(), on="itemid").with_columns(time=time)
     if rules.saturation == "arterial":
-        rows = rows.join(_arterial(labs), on="specimen_id", how="left")
+        rows = rows.join(_arterial(labs), on=["subject_id", "specimen_id"], how="left")
     else:
         rows = rows.with_columns(arterial=pl.lit(None, dtype=pl.Boolean))
     # Rows that were drawn in a stay and never stored are counted.
@@ -198,11 +200,11 @@ def lab_rows(
 
 
 def _arterial(labs: pl.LazyFrame) -> pl.LazyFrame:
-    """Whether a specimen is named arterial, for those that are named at all."""
+    """Whether a patient's specimen is named arterial, for those that are named at all."""
     kind = pl.col("value").str.strip_chars().str.to_uppercase()
     return (
         labs.filter((pl.col("itemid") == SPECIMEN_ITEM) & pl.col("specimen_id").is_not_null())
-        .group_by("specimen_id")
+        .group_by("subject_id", "specimen_id")
         .agg(arterial=kind.str.starts_with("ART").fill_null(False).all())
     )
 

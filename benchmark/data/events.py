@@ -3,7 +3,8 @@
 Chart and laboratory tables are read once each, from front to back. Rows of wanted items and patients are put aside as
 they come, each in the bucket of its patient. All stays of a patient share a bucket, so a bucket holds everything that
 decides about its rows: two stays of one time, values of one minute, and the kind of a laboratory specimen, which may
-stand anywhere in the file. Then one bucket after another is judged, sorted and written.
+stand anywhere in the file. Then one bucket after another is judged, sorted and written; one with too many rows in
+parts of fewer patients. So memory does not grow with the rows of the tables, only by some bytes with each stay.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ STAYS_A_BUCKET = 1024
 BATCH_ROWS = 100_000
 """Wanted rows that are put aside at a time."""
 
-HELD_ROWS = 1_000_000
+HELD_ROWS = 250_000
 """Wanted rows that wait in memory to be written to their buckets."""
+
+ROWS_A_PART = 1_000_000
+"""Wanted rows of patients that are judged together; more only by the rows of the last patient."""
 
 DONE = "events.json"
 _FIRST, _EARLY, _SPILL = "first_hours.parquet", "early_hours.parquet", "spill"
@@ -53,7 +57,7 @@ class Events:
 
     Attributes:
         folder: where they lie. report: counts of rows by table, channel and verdict, and what the item dictionaries
-            say. files: one a bucket.
+            say. files: one a bucket, or several where it has many rows.
     """
 
     folder: Path
@@ -71,10 +75,10 @@ class Events:
         if not marker.is_file():
             raise UserError(f"{folder} holds no complete events (no {DONE})")
         content = json.loads(marker.read_text(encoding="utf-8"))
-        return cls(folder, content["report"], tuple(_bucket_file(folder, i) for i in range(content["buckets"])))
+        return cls(folder, content["report"], tuple(_events_file(folder, i) for i in range(content["buckets"])))
 
     def buckets(self) -> Iterator[pd.DataFrame]:
-        """One frame a bucket, all stays of a patient in the same.
+        """One frame a file, all stays of a patient in the same.
 
         Columns stay_id int64, hour float64 (since intime), channel int16, value float64 (category number for
         categorical channels), sorted by stay, hour and channel.
@@ -119,11 +123,11 @@ def extract_events(
     _spill_chart(raw, table, buckets, spill, rules, notify)
     if raw.has(LABS):
         _spill_labs(raw, table, buckets, spill, rules, notify)
-    report = _judge(table, buckets, folder, rules, notify)
+    files, report = _judge(table, buckets, folder, rules, notify)
     shutil.rmtree(spill)
     read = {table: raw.rows[table] for table in (CHART, LABS) if table in raw.rows}
     report |= {"read": read, "dictionary": check_dictionaries(raw, rules)}
-    content = {"key": key, "buckets": int(buckets["bucket"].max() or 0) + 1, "report": report}
+    content = {"key": key, "buckets": files, "report": report}
     replace_text(folder / DONE, json.dumps(content, indent=2) + "\n")
     return Events.open(folder)
 
@@ -163,8 +167,8 @@ def _buckets(stays: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _bucket_file(folder: Path, bucket: int) -> Path:
-    return folder / f"events-{bucket:05d}.parquet"
+def _events_file(folder: Path, number: int) -> Path:
+    return folder / f"events-{number:05d}.parquet"
 
 
 def _items_of(table: str, rules: Rules) -> pl.DataFrame:
@@ -176,11 +180,13 @@ def _spill_chart(
 ) -> None:
     """Put the chart rows of the stays' numbers aside."""
     rows = raw.scan(CHART, cleaning.CHART_COLUMNS)
-    places = stays.select("stay_id", "subject_id").join(buckets, on="subject_id").select("bucket", own="stay_id")
+    places = stays.join(buckets, on="subject_id").select("bucket", own="stay_id", patient="subject_id")
     wanted = cleaning.wanted_chart(rows, stays, _items_of(CHART, rules), rules)
     notify("chart events", 0, 1)
     with _Spill(spill, "chart") as put:
-        for batch in batches(wanted.join(places.lazy(), on="own").drop("own"), CHART, BATCH_ROWS):
+        for batch in batches(
+            wanted.join(places.lazy(), on="own", maintain_order="left").drop("own"), CHART, BATCH_ROWS
+        ):
             put(batch)
     notify("chart events", 1, 1)
 
@@ -190,10 +196,10 @@ def _spill_labs(
 ) -> None:
     """Put the laboratory rows of the patients aside, with those that name specimens."""
     rows = raw.scan(LABS, cleaning.LAB_COLUMNS)
-    wanted = cleaning.wanted_labs(rows, stays.lazy(), _items_of(LABS, rules), rules)
+    wanted = cleaning.wanted_labs(rows, buckets, _items_of(LABS, rules), rules)
     notify("laboratory events", 0, 1)
     with _Spill(spill, "labs") as put:
-        for batch in batches(wanted.join(buckets.lazy(), on="subject_id"), LABS, BATCH_ROWS):
+        for batch in batches(wanted, LABS, BATCH_ROWS):
             put(batch)
     notify("laboratory events", 1, 1)
 
@@ -227,45 +233,63 @@ class _Spill:
         self.part += 1
 
 
-def _judge(stays: pl.DataFrame, buckets: pl.DataFrame, folder: Path, rules: Rules, notify: Progress) -> dict[str, Any]:
-    """Turn the rows of each bucket into its events; returns the counts."""
+def _judge(
+    stays: pl.DataFrame, buckets: pl.DataFrame, folder: Path, rules: Rules, notify: Progress
+) -> tuple[int, dict[str, Any]]:
+    """Turn the rows of each bucket into its events; returns the number of files and the counts."""
     count = int(buckets["bucket"].max() or 0) + 1
     tally, first_hours, events, totals = Tally(), [], 0, 0
-    for bucket, judged in enumerate(_judged(stays, buckets, folder / _SPILL, rules, count)):
+    for bucket, judged in _judged(stays, buckets, folder / _SPILL, rules, count):
         notify("events", bucket, count)
         frame, derived = _events_of(judged, tally, rules)
-        frame.write_parquet(_bucket_file(folder, bucket), compression="lz4", statistics=False)
+        frame.write_parquet(_events_file(folder, len(first_hours)), compression="lz4", statistics=False)
         first_hours.append(frame.group_by("stay_id").agg(pl.col("hour").min()).sort("stay_id"))
         events, totals = events + len(frame), totals + derived
     notify("events", count, count)
     pl.concat(first_hours).write_parquet(folder / _FIRST)
     early = sorted(tally.earliest().items())
     pl.DataFrame(early, schema={"stay_id": pl.Int64, "hour": pl.Float64}, orient="row").write_parquet(folder / _EARLY)
-    return {"events": events, "derived_coma_totals": totals, **tally.report(items(rules))}
+    return len(first_hours), {"events": events, "derived_coma_totals": totals, **tally.report(items(rules))}
 
 
 def _judged(
     stays: pl.DataFrame, buckets: pl.DataFrame, spill: Path, rules: Rules, count: int
-) -> Iterator[list[pl.DataFrame]]:
-    """Judged rows of one bucket after another; the next is read while the caller works on one."""
+) -> Iterator[tuple[int, list[pl.DataFrame]]]:
+    """Bucket and judged rows of one part after another; the next is read while the caller works on one."""
     chart_items, lab_items = _items_of(CHART, rules), _items_of(LABS, rules)
 
-    def judge(bucket: int) -> list[pl.DataFrame]:
-        own = stays.join(buckets.filter(pl.col("bucket") == bucket), on="subject_id", how="semi")
+    def judge(bucket: int, own: pl.DataFrame) -> tuple[int, list[pl.DataFrame]]:
+        patients = own["subject_id"].unique().implode()
         found = []
         if (chart := _spilled(spill, bucket, "chart")) is not None:
+            chart = chart.filter(pl.col("patient").is_in(patients)).drop("patient")
             found.append(cleaning.chart_rows(chart, own, chart_items, rules).collect())
         if (labs := _spilled(spill, bucket, "labs")) is not None:
+            labs = labs.filter(pl.col("subject_id").is_in(patients))
             found.append(cleaning.lab_rows(labs, own, lab_items, rules).collect())
-        return found
+        return bucket, found
 
+    parts = ((bucket, own) for bucket in range(count) for own in _parts(stays, buckets, spill, bucket))
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(judge, 0)
-        for bucket in range(count):
+        following = pool.submit(judge, *next(parts))
+        for part in parts:
             found = following.result()
-            if bucket + 1 < count:
-                following = pool.submit(judge, bucket + 1)
+            following = pool.submit(judge, *part)
             yield found
+        yield following.result()
+
+
+def _parts(stays: pl.DataFrame, buckets: pl.DataFrame, spill: Path, bucket: int) -> list[pl.DataFrame]:
+    """Stays of a bucket, all in one part unless it has more than `ROWS_A_PART` rows; a patient is in one part."""
+    patients = buckets.filter(pl.col("bucket") == bucket).select("subject_id")
+    chart, labs = _spilled(spill, bucket, "chart"), _spilled(spill, bucket, "labs")
+    columns = [pl.LazyFrame(schema={"subject_id": pl.Int64})]
+    columns += [chart.select(subject_id="patient")] if chart is not None else []
+    columns += [labs.select("subject_id")] if labs is not None else []
+    counts = pl.concat(columns).group_by("subject_id").len().collect(engine="streaming")
+    rows = patients.join(counts, on="subject_id", how="left", maintain_order="left")["len"].fill_null(0).cum_sum()
+    part = patients.with_columns(part=rows.shift(1, fill_value=0) // ROWS_A_PART)
+    return stays.join(part, on="subject_id").partition_by("part", include_key=False) or [stays.clear()]
 
 
 def _spilled(spill: Path, bucket: int, name: str) -> pl.LazyFrame | None:

@@ -1,4 +1,4 @@
-"""Ways to get jobs done: in this process, or by a pool of worker processes. More (clusters) can be added beside them.
+"""Ways to get jobs done: in this process, or by a pool of worker processes. GPUs, Ray, SLURM: modules of their own.
 
 An executor takes jobs in order and tells what happens through events; it never raises because a job failed.
 """
@@ -97,64 +97,107 @@ class InProcess:
                 tell(Ended(result))
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a worker process runs: a name, and what its environment has that others' have not."""
+
+    name: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+AtWork = Sequence[tuple[Job, Place]]
+Choose = Callable[[Sequence[Job], AtWork], tuple[int, Place] | None]
+"""Given the waiting jobs in order and those at work: which one begins now, and where; None: none before one ends."""
+
+
+def any_of(workers: int) -> Choose:
+    """The first waiting job, as long as fewer than `workers` are at work."""
+    return lambda waiting, at_work: (0, Place()) if len(at_work) < workers else None
+
+
 class ProcessPool:
-    """A fixed number of fresh processes that live as long as there are jobs.
+    """Fresh processes that live as long as there are jobs for them.
 
     A worker that dies (killed, out of memory) costs its job only: the job is recorded as failed and another worker
     takes its place. Workers end by themselves when this process is gone, however it went.
+
+    Args:
+        choose: what begins when and where, or the number of workers side by side.
     """
 
-    def __init__(self, workers: int, execute: Execute = execute) -> None:
-        self.workers, self.execute = workers, execute
+    def __init__(self, choose: int | Choose, execute: Execute = execute) -> None:
+        self.choose = any_of(choose) if isinstance(choose, int) else choose
+        self.execute = execute
         self._spawn = get_context("spawn")
 
     def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
-        waiting = list(reversed(jobs))
-        crew: dict[Connection, _Worker] = {}
+        waiting = list(jobs)
+        busy: dict[Connection, _Worker] = {}
+        idle: list[_Worker] = []
         try:
-            while waiting or crew:
-                while waiting and len(crew) < self.workers:
-                    worker = self._hire(context)
-                    crew[worker.pipe] = worker
-                    worker.give(waiting.pop(), tell)
-                for pipe in wait(list(crew)):
-                    worker = crew[pipe]
+            while waiting or busy:
+                self._begin(waiting, busy, idle, context, tell)
+                for pipe in wait(list(busy)):
+                    worker = busy[pipe]
                     try:
                         event = pipe.recv()
                     except (EOFError, OSError):
-                        del crew[pipe]
+                        del busy[pipe]
                         tell(Ended(worker.buried(context)))
                         continue
                     tell(event)
                     if isinstance(event, Ended):
-                        if waiting:
-                            worker.give(waiting.pop(), tell)
-                        else:
-                            worker.process.kill()  # its results are on disk; nothing is lost, and no time
-                            worker.process.join()
-                            del crew[pipe]
+                        idle.append(busy.pop(pipe))
         finally:
-            for worker in crew.values():
+            for worker in [*busy.values(), *idle]:
                 worker.process.kill()
-            for worker in crew.values():
+            for worker in [*busy.values(), *idle]:
                 worker.process.join()
 
-    def _hire(self, context: Context) -> _Worker:
+    def _begin(
+        self,
+        waiting: list[Job],
+        busy: dict[Connection, _Worker],
+        idle: list[_Worker],
+        context: Context,
+        tell: Tell,
+    ) -> None:
+        """Gives out all jobs that may begin now, and dismisses workers that nothing is left for."""
+        while waiting and (choice := self.choose(waiting, [worker.at_work for worker in busy.values()])):
+            number, place = choice
+            worker = next((one for one in idle if one.place == place), None)
+            if worker is None:
+                worker = self._hire(context, place)
+            else:
+                idle.remove(worker)
+            busy[worker.pipe] = worker
+            worker.give(waiting.pop(number), tell)
+        while not waiting and idle:
+            worker = idle.pop()
+            worker.process.kill()  # its results are on disk; nothing is lost, and no time
+            worker.process.join()
+
+    def _hire(self, context: Context, place: Place) -> _Worker:
         ours, theirs = self._spawn.Pipe()
         process = self._spawn.Process(target=_work, args=(theirs, context, self.execute), daemon=True)
-        with threads_in_environment(context.threads):
+        with threads_in_environment(context.threads, dict(place.variables)):
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, place)
 
 
 class _Worker:
     """The pool's view of one process."""
 
-    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
-        self.process, self.pipe = process, pipe
+    def __init__(self, process: BaseProcess, pipe: Connection, place: Place) -> None:
+        self.process, self.pipe, self.place = process, pipe, place
         self.job: Job | None = None
         self.since = datetime.now(UTC)
+
+    @property
+    def at_work(self) -> tuple[Job, Place]:
+        assert self.job is not None
+        return self.job, self.place
 
     def give(self, job: Job, tell: Tell) -> None:
         self.job, self.since = job, datetime.now(UTC)

@@ -11,11 +11,14 @@ from benchmark.code_version import code_version
 from benchmark.config import RunConfig
 from benchmark.errors import UserError
 from benchmark.manifest import DataInfo, read_manifest
+from benchmark.runs.backends import executor_for
+from benchmark.runs.calibrate import longest_first, stored_estimates
 from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
 from benchmark.runs.environment import git_commit
 from benchmark.runs.execute import Context, RunResult
-from benchmark.runs.executors import Executor, InProcess, ProcessPool, Tell, run_all
+from benchmark.runs.executors import Executor, InProcess, Tell, run_all
 from benchmark.runs.folder import is_done, remove_abandoned, remove_course, runs_folder
+from benchmark.runs.gpus import local_gpus
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
 from benchmark.runs.plan import Encoder, Plan, make_plan
@@ -103,9 +106,10 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         form = form_of(config, device)
         context = Context(plan.data.path, out, device, 1, caption, studies, config.save_every, form=form)
         workers = worker_count(config, device, len(waiting))
-        executor = executor or (InProcess() if workers == 1 or form == "fixed" else ProcessPool(workers))
+        executor = executor or (InProcess() if form == "fixed" else executor_for(config, device, workers, plan.jobs))
+        ordered = longest_first(waiting, stored_estimates(context), plan.data.samples)
         with watch(tally) as tell:
-            for wave in _waves(waiting):
+            for wave in _waves(ordered):
                 run_all(executor, wave, context, tell)
     return Summary(plan, done, tally.results, tally.elapsed)
 
@@ -127,10 +131,11 @@ def device_of(config: RunConfig) -> str:
 
 def form_of(config: RunConfig, device: str) -> str:
     """ "packed" or "fixed": as asked; otherwise packed on the CPU, where seeds side by side gain nothing, and where
-    several processes share the jobs."""
+    several processes or GPUs share the jobs."""
     if config.form != "auto":
         return config.form
-    return "fixed" if device == "cuda" and config.workers in (None, 1) else "packed"
+    alone = config.executor in ("auto", "process") and config.workers in (None, 1)
+    return "fixed" if device == "cuda" and alone and len(local_gpus()) == 1 else "packed"
 
 
 def worker_count(config: RunConfig, device: str, jobs: int | None) -> int:

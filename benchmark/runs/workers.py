@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import warnings
+from collections.abc import Mapping
 from multiprocessing import parent_process
 
 
@@ -17,16 +18,19 @@ def as_worker() -> None:
 
 
 class threads_in_environment:
-    """Lets numeric libraries of a new process start with the right number of threads; they read it once, at import."""
+    """Lets numeric libraries of a new process start with the right number of threads; they read it once, at import.
+
+    Other `variables` of its environment can be given along.
+    """
 
     NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
-    def __init__(self, threads: int) -> None:
-        self.value = str(threads)
+    def __init__(self, threads: int, variables: Mapping[str, str] | None = None) -> None:
+        self.values = {**dict.fromkeys(self.NAMES, str(threads)), **(variables or {})}
 
     def __enter__(self) -> None:
-        self.before = {name: os.environ.get(name) for name in self.NAMES}
-        os.environ.update(dict.fromkeys(self.NAMES, self.value))
+        self.before = {name: os.environ.get(name) for name in self.values}
+        os.environ.update(self.values)
 
     def __exit__(self, *_: object) -> None:
         for name, value in self.before.items():

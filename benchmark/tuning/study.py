@@ -23,6 +23,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from benchmark.errors import UserError
 from benchmark.random import stream_seed
 from benchmark.tuning.locks import FileLock, Presence, is_present
 from benchmark.tuning.parameters import Parameter
@@ -175,6 +176,23 @@ class SamplerByDraw(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         self._tpe.after_trial(study, trial, state, values)
+
+
+def read_trials(folder: Path) -> list[FrozenTrial]:
+    """The finished trials of a stored study, which is not changed.
+
+    Raises:
+        UserError: there is no journal, or it is damaged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = folder / "journal.log"
+    if not journal.is_file():
+        raise UserError(f"{folder} has no journal.log")
+    try:
+        study = optuna.load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(str(journal))))
+    except (KeyError, ValueError) as fault:
+        raise UserError(f"{journal} cannot be read: {fault}") from fault
+    return [trial for trial in study.get_trials(deepcopy=False) if _is_finished(trial)]
 
 
 def draw_number(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:

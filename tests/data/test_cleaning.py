@@ -75,7 +75,7 @@ def judge(rows: list[dict], table: str, rules: Rules) -> pl.DataFrame:
     read = cleaning.item_frame(item for item in items(rules) if table in item.table)
     if table == "chart":
         return cleaning.chart_rows(frame(rows, table), STAYS, read, rules).collect(engine="streaming")
-    labs = cleaning.wanted_labs(frame(rows, table), STAYS, read, rules).collect().lazy()
+    labs = cleaning.wanted_labs(frame(rows, table), STAYS.select("subject_id").unique(), read, rules).collect().lazy()
     return cleaning.lab_rows(labs, STAYS, read, rules).collect(engine="streaming")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from benchmark.data import events as module
@@ -125,7 +128,7 @@ def made(rng: np.random.Generator, subjects: int, rows: int) -> tuple[str, str, 
         {"subject_id": subject[at], "hadm_id": stay[at] + 1000, "stay_id": stay[at]},
     )
     owner = rng.integers(0, subjects, rows)
-    specimen = owner * 5 + rng.integers(0, 5, rows)
+    specimen = owner // 4 * 5 + rng.integers(0, 5, rows)  # a number may name specimens of several patients
     hadm = np.where(rng.random(rows) < 0.2, "", (stay[2 * owner] + 1000).astype(str))
     labs = table([50931, 50817, 52033, 2], {"subject_id": owner, "hadm_id": hadm, "specimen_id": specimen})
     return chart, labs, stays
@@ -137,16 +140,59 @@ def test_buckets_and_batches_change_nothing(tmp_path, monkeypatch, rules):
     raw = folder_of(tmp_path / "mimic-iv", chart, labs)
     whole = extract_events(raw, stays, tmp_path / "whole", rules)
     assert len(whole.files) == 1 and len(everything(whole)) > 1000
-    for name, number in {"STAYS_A_BUCKET": 6, "BATCH_ROWS": 50, "HELD_ROWS": 300}.items():
+    for name, number in {"STAYS_A_BUCKET": 6, "BATCH_ROWS": 50, "HELD_ROWS": 300, "ROWS_A_PART": 500}.items():
         monkeypatch.setattr(module, name, number)
     parts = extract_events(raw, stays, tmp_path / "parts", rules)
-    assert len(parts.files) == 7
+    assert 7 < len(parts.files) < 20, "seven buckets of three patients, who have some 300 rows each"
     pd.testing.assert_frame_equal(everything(parts), everything(whole))
     assert parts.report == whole.report and parts.early_hours() == whole.early_hours()
     pd.testing.assert_series_equal(parts.first_hours().sort_index(), whole.first_hours())
     patient = stays.set_index("stay_id").subject_id
     homes = [set(frame.stay_id.map(patient)) for frame in parts.buckets()]
     assert sum(map(len, homes)) == len(set.union(*homes)), "a patient in two buckets"
+
+
+FIRST_BATCHES = """
+import sys, time
+from pathlib import Path
+import pandas as pd
+from benchmark.data import events
+from benchmark.data.raw import RawMimic
+from benchmark.data.rules import Rules
+
+def put(spill, batch):
+    if spill.name not in seen:
+        time.sleep(0.3)
+        seen[spill.name] = raw.rows[{"chart": events.CHART, "labs": events.LABS}[spill.name]]
+
+events._Spill.__call__, events.BATCH_ROWS = put, 1000
+stays = pd.read_parquet(sys.argv[2])
+raw, seen = RawMimic(Path(sys.argv[1])), {}
+events.extract_events(raw, stays, Path(sys.argv[3]), Rules.of_profile("ref"))
+print(seen["chart"], seen["labs"], *raw.rows.values())
+"""
+
+
+def test_rows_are_put_aside_while_the_table_is_still_read(tmp_path):
+    """If a step of the query held rows until all are read, memory would grow with the table."""
+    total, patients = 1_000_000, 2000
+    row = pl.int_range(total, eager=True)
+    times = {"charttime": "2150-01-01 13:00:00", "storetime": "2150-01-01 13:30:00"}
+    texts = {"value": "150", "valuenum": "150", "valueuom": "mg/dL"}
+    ids = {"subject_id": row % patients, "hadm_id": row % patients, "specimen_id": row, "stay_id": row % patients}
+    raw = folder_of(tmp_path / "mimic-iv")
+    for table, item in (("icu/chartevents", 220045), ("hosp/labevents", 50931)):
+        pl.DataFrame(ids | {"itemid": item} | times | texts).write_csv(raw.path(table))
+    begin, number = pd.Timestamp("2150-01-01 12:00:00"), np.arange(patients // 2)
+    stays = {"subject_id": number, "hadm_id": number, "stay_id": number}
+    pd.DataFrame(stays | {"intime": begin, "outtime": begin}).to_parquet(tmp_path / "stays.parquet")
+    places = [tmp_path / name for name in ("mimic-iv", "stays.parquet", "events")]
+    command = [sys.executable, "-c", FIRST_BATCHES, *map(str, places)]
+    # Each thread reads ahead; two of them at most half of this table.
+    run = subprocess.run(command, env=os.environ | {"POLARS_MAX_THREADS": "2"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    chart, labs, *rows = map(int, run.stdout.split())
+    assert rows == [total, total] and max(chart, labs) < 0.9 * total
 
 
 def test_order_of_rows_and_compression_change_nothing(raw, stays, tmp_path):

@@ -44,7 +44,10 @@ def pipeline_events(
     )
     charted = pl.LazyFrame(chart, schema=SCHEMA).select(cleaning.CHART_COLUMNS)
     drawn = cleaning.wanted_labs(
-        pl.LazyFrame(labs, schema=SCHEMA).select(cleaning.LAB_COLUMNS), table, lab_items, rules
+        pl.LazyFrame(labs, schema=SCHEMA).select(cleaning.LAB_COLUMNS),
+        table.select("subject_id").unique(),
+        lab_items,
+        rules,
     )
     judged = pl.concat(
         [

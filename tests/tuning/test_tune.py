@@ -19,10 +19,12 @@ from tuning_data import configured, plan_of, prepare
 
 from benchmark.config import resolve
 from benchmark.errors import UserError
+from benchmark.reporting.page import render
 from benchmark.runs.plan import make_plan
 from benchmark.tuning import trials as trial_running
 from benchmark.tuning.objective import LEAST_DEVIATION, front, make_reference, mean_gain
 from benchmark.tuning.parameters import parameters, tuned
+from benchmark.tuning.report import read_studies, study_part, write_markdown
 from benchmark.tuning.study import StudyStore
 from benchmark.tuning.tune import Heard, Request, find_winner, plan_search, reference_model, run_trials
 from benchmark.tuning.validated import known_metrics
@@ -84,6 +86,12 @@ def test_a_study_never_reads_the_test_samples_and_ends_in_settings_that_run(tmp_
     assert outcomes[0][1][0][0] == {"task_weights.ihm": 0.4, "task_weights.dia": 0.4}
 
     assert read_confirmed(search.folder) == [winner]
+    (record,) = read_studies(tmp_path / "spoilt" / "out", "test-90-0")
+    assert not read_studies(tmp_path / "spoilt" / "out", "of other data")
+    text = write_markdown(record).read_text()
+    for part in ("Tuning of FlexCare", "test patients were not read", "Trade-off", f"| {winner.mean:+.3f} ("):
+        assert part in text
+    assert "<svg" in render("Results", True, [study_part(record)])
     file = search.folder / "best.yaml"
     write_settings(file, [search], [winner])
     again = resolve({"out": str(tmp_path / "out"), "data": str(data)}, file)

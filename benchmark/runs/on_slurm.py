@@ -1,0 +1,93 @@
+"""Jobs as an array of SLURM (extra `slurm`), through submitit. Machines share the folders of data and results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import UserError
+from benchmark.runs.execute import Context, RunResult, execute, store_failure
+from benchmark.runs.executors import Ended, Execute, Started, Tell
+from benchmark.runs.job import Job
+from benchmark.runs.workers import threads_in_environment
+
+PARAMETERS = {"timeout_min": 24 * 60, "cpus_per_task": 2, "mem_gb": 16}
+"""What a job asks SLURM for unless told otherwise."""
+
+
+class SlurmExecutor:
+    """Submits all jobs at once as one array and waits for them; an interrupt cancels what has not ended.
+
+    Args:
+        parameters: of submitit, e.g. {"slurm_partition": "gpu", "slurm_array_parallelism": 8}, over `PARAMETERS`.
+        cluster: "slurm", or "local" for processes on this machine. wait: seconds between looks at the queue.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        cluster: str = "slurm",
+        execute: Execute = execute,
+        wait: float = 5.0,
+    ) -> None:
+        self.parameters, self.cluster, self.execute, self.wait = dict(parameters or {}), cluster, execute, wait
+
+    def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
+        with threads_in_environment(context.threads):
+            handles = self._submit(jobs, context)
+        since = datetime.now(UTC)
+        running: dict[str, tuple[Any, Job]] = {job.id: (handle, job) for handle, job in zip(handles, jobs, strict=True)}
+        begun: set[str] = set()
+        try:
+            while running:
+                for name, (handle, job) in list(running.items()):
+                    done = handle.done()
+                    if name not in begun and (done or handle.state == "RUNNING"):
+                        begun.add(name)
+                        tell(Started(job))
+                    if done:
+                        del running[name]
+                        tell(Ended(_result(handle, job, since, context)))
+                if running:
+                    time.sleep(self.wait)
+        finally:
+            for handle, _ in running.values():
+                handle.cancel()
+
+    def _submit(self, jobs: Sequence[Job], context: Context) -> list[Any]:
+        submitit = _submitit()
+        gpus = {"gpus_per_node": 1} if context.device == "cuda" else {}
+        try:
+            executor = submitit.AutoExecutor(folder=log_folder(context.out), cluster=self.cluster)
+            executor.update_parameters(**{**PARAMETERS, **gpus, "name": "bench", **self.parameters})
+            with executor.batch():
+                return [executor.submit(self.execute, job, context) for job in jobs]
+        except (RuntimeError, TypeError, NameError, ValueError, submitit.core.utils.FailedJobError) as fault:
+            raise UserError(f"SLURM did not take the jobs: {fault}") from fault
+
+
+def log_folder(out: Path) -> Path:
+    """Where the output of SLURM's jobs goes."""
+    return out / "slurm"
+
+
+def _result(handle: Any, job: Job, since: datetime, context: Context) -> RunResult:
+    try:
+        return handle.result()
+    except Exception as fault:  # whatever became of the process: the job's result is that it did not survive
+        seconds = (datetime.now(UTC) - since).total_seconds()
+        error = f"SLURM job {handle.job_id} did not end well: {' '.join(str(fault).split())[-300:]}"
+        store_failure(job, context, since, seconds, error, None)
+        return RunResult(job, "failed", seconds=seconds, error=error)
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError as fault:
+        text = "executor 'slurm' needs the extra [slurm]: pip install 'flexcare-bench[slurm]'"
+        raise UserError(f"{text} ({fault})") from fault
+    return submitit
