@@ -28,22 +28,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from baselines.common import only_head, primary_first
+from baselines.recurrent import last_state, last_state_of_present
 from models.checks import check_choice, check_count, check_rate
-from models.contract import MODALITIES, Batch, Dimensions, Head, Layout, ModelEntry, Output, Packed, Readout, Slots
+from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Output, Packed, Readout
 from models.dense import padded
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder, Dropout
-from models.layout import on_device
 from models.ragged import only_owned, put, rows_of, token_means
-from models.slots import starts, steps
 
 Pool = Literal["cls", "mean"]
 Order = Literal["primary", "fixed"]
@@ -75,78 +72,6 @@ class MedFuseConfig:
         check_choice("pool", self.pool, get_args(Pool))
         check_choice("order", self.order, get_args(Order))
         check_count("pretrain_epochs", self.pretrain_epochs, 0)
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
-def _time_major(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor]:
-    """How an LSTM reads packed tokens: all first tokens, all second ones, ..., up to the longest sequence's last.
-
-    Returns:
-        Position of the token to read at each step (T * n,), a sequence's last one again after its end; and where, among
-        these, the last tokens themselves are (n,).
-    """
-    lengths, offsets = np.asarray(layout.lengths), np.asarray(layout.offsets)
-    steps = np.minimum(np.arange(lengths.max())[:, None], lengths - 1)  # (T, n)
-    ends = (lengths - 1) * len(lengths) + np.arange(len(lengths))
-    return on_device((offsets + steps).ravel(), device), on_device(ends, device)
-
-
-def _time_major_slots(layout: Slots) -> tuple[Tensor, Tensor]:
-    """As `_time_major`; a slot of nobody counts as one token."""
-    device = layout.used.device
-    last = layout.used.clamp(min=1) - 1  # (n,)
-    place = torch.minimum(steps(max(layout.lengths), device)[:, None], last)  # (T, n)
-    return (starts(layout.lengths, device) + place).flatten(), last * len(layout) + steps(len(layout), device)
-
-
-State = tuple[Tensor, Tensor]
-"""Hidden states and cells of an LSTM, each (layers, n, D)."""
-
-
-def read_steps(lstm: nn.LSTM, steps: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-    """(T, n, D) -> top states (T, n, D) after every step, and the last state of all layers.
-
-    On a CPU not in half precision under autocast either: torch has such an LSTM for few CPUs only.
-    """
-    if steps.device.type != "cpu":
-        return lstm(steps, state)
-    with torch.autocast("cpu", enabled=False):
-        return lstm(steps.to(lstm.weight_ih_l0.dtype), state)
-
-
-def last_state(lstm: nn.LSTM, packed: Packed) -> Tensor:
-    """Top layer's hidden state after each sequence's own last token: packed (N, D) -> (n, D).
-
-    What an LSTM reads after a sequence's end changes no earlier state, so the steps run over one padded block: on CPU
-    two to seven times as fast as torch's packed sequences, whose cost grows with the steps of the longest one.
-    """
-    if isinstance(packed.layout, Slots):
-        source, ends = _time_major_slots(packed.layout)
-    else:
-        source, ends = _time_major(packed.layout, packed.values.device)
-    block = packed.values.index_select(0, source).view(-1, len(packed.layout), packed.values.shape[1])  # (T, n, D)
-    states, _ = read_steps(lstm, block)
-    return states.flatten(0, 1).index_select(0, ends)
-
-
-def last_state_of_present(lstm: nn.LSTM, vectors: Sequence[Tensor], present: Tensor) -> Tensor:
-    """Hidden state of a one-layer LSTM after each sample's present vectors.
-
-    An absent vector leaves hidden state and cell as they are, which is what a sequence without it does.
-
-    Args:
-        vectors: P tensors (B, D), in the order in which they are read. present: (B, P) bool.
-
-    Returns:
-        (B, D).
-    """
-    hidden = cell = lstm.weight_hh_l0.new_zeros(1, len(present), lstm.hidden_size)
-    for vector, there in zip(vectors, present.unbind(1), strict=True):
-        _, (after, cell_after) = read_steps(lstm, vector[None], (hidden, cell))
-        hidden = torch.where(there[:, None], after, hidden)
-        cell = torch.where(there[:, None], cell_after, cell)
-    return hidden[0]
 
 
 class MeanPool(nn.Module):

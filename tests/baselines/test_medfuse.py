@@ -7,8 +7,10 @@ import torch
 from random_batches import PATTERNS, collate, make_batch, make_samples
 from torch import nn
 
-from baselines.medfuse import ENTRY, last_state
-from models.contract import MODALITIES, Layout, Packed
+from baselines import recurrent
+from baselines.medfuse import ENTRY
+from baselines.recurrent import last_state, last_state_of_present
+from models.contract import MODALITIES, Layout, Packed, Slots
 from models.ragged import token_means
 
 ORDERS = {"ehr": ("ehr", "cxr", "note"), "cxr": ("cxr", "ehr", "note"), "note": ("note", "ehr", "cxr")}
@@ -43,15 +45,34 @@ def test_fusion_reads_the_present_vectors_and_nothing_else(build, primary):
             assert (fuse(model, compact[::-1]) - got).abs().max() > 1e-4
 
 
-def test_last_state_is_that_of_each_sequences_own_last_token():
+@pytest.mark.parametrize(("overhead", "blocks"), [(0, 4), (2, 2), (100, 1)])
+def test_last_state_is_that_of_each_sequences_own_last_token(monkeypatch, overhead, blocks):
+    """However sequences share blocks, packed or in slots with room to spare."""
+    monkeypatch.setitem(recurrent.STEP_OVERHEAD, "cpu", overhead)
     torch.manual_seed(0)
     lstm = nn.LSTM(4, 4, num_layers=2).double()
-    lengths = (3, 7, 1, 7, 2, 1)
+    lengths, rooms = (3, 7, 1, 7, 2, 1), (4, 8, 2, 8, 3, 2)
     values = torch.randn(sum(lengths), 4, dtype=torch.float64)
-    got = last_state(lstm, Packed(values, Layout(lengths, tuple(range(6)))))
-    for sequence, state in zip(values.split(lengths), got, strict=True):
-        top, _ = lstm(sequence[:, None])
-        torch.testing.assert_close(state, top[-1, 0], rtol=0, atol=1e-12)
+    calls = []
+    lstm.register_forward_hook(lambda *_: calls.append(1))
+    packed = last_state(lstm, Packed(values, Layout(lengths, tuple(range(6)))))
+    assert len(calls) == blocks
+    parts = zip(values.split(lengths), rooms, lengths, strict=True)
+    padded = torch.cat([torch.cat([part, part.new_full((room - n, 4), 9.0)]) for part, room, n in parts])
+    slots = Slots(rooms, torch.arange(6), torch.tensor(lengths), 6)
+    expected = torch.stack([lstm(sequence[:, None])[0][-1, 0] for sequence in values.split(lengths)])
+    for got in (packed, last_state(lstm, Packed(padded, slots))):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+def test_absent_vectors_leave_the_state_as_a_shorter_sequence_does():
+    torch.manual_seed(0)
+    lstm = nn.LSTM(4, 4).double()
+    present = torch.tensor([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)][1:]).bool()
+    vectors = torch.randn(3, 7, 4, dtype=torch.float64)
+    got = last_state_of_present(lstm, list(vectors), present)
+    expected = torch.stack([lstm(vectors[own, row][:, None])[0][-1, 0] for row, own in enumerate(present)])
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
 
 def test_the_series_is_read_by_a_stacked_lstm_and_only_its_state_is_dropped_out(build):
