@@ -2,7 +2,9 @@
 # Both set up what they need in .venv first. PYTHON names the interpreter (3.11 or newer).
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
-# Byte-compiling every installed module takes longer than all that the first run could save.
+# Byte-compiling every installed module takes longer than all that the first run could save; Python keeps what it compiles
+# on the way, also where the environment asks it not to.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(PIP) install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: bench test lint clean

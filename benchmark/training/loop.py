@@ -133,7 +133,7 @@ def begin(
 ) -> Course:
     """A training before its first epoch."""
     rates = HalvingRates(schedule.learning_rate, tasks, schedule.halve_learning_rate, schedule.task_rates)
-    return Course(model, optimizer, rates, trace, Portions(schedule.divisible, schedule.half))
+    return Course(model, optimizer, rates, trace, Portions(schedule.divisible, half=schedule.half))
 
 
 def segments(

@@ -35,8 +35,8 @@ class Portions:
     """
 
     divisible: bool
-    half: bool = False
     parts: int = 1
+    half: bool = False
 
     def backward(
         self,

@@ -136,7 +136,8 @@ def tested(
 ) -> Trained:
     """Tests a model on the sources `tests`, once; `started` is when its training began, by `time.perf_counter`."""
     model, fitted, schedule = learned.model, learned.fitted, learned.schedule
-    tasks, device = {name: source.task for name, source in tests.items()}, next(model.parameters()).device
+    tasks = {name: source.task for name, source in tests.items()}
+    device = next(iter(tests.values())).device
     metrics, frames, spread, diagnostics = {}, {}, {}, {}
     inference = 0.0
     for name, source in tests.items():

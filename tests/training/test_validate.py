@@ -58,9 +58,9 @@ def test_what_the_watcher_raises_ends_the_training_and_it_sees_the_selection_met
     def stop(report) -> None:
         seen.append(report.metrics)
         if report.epoch == 2:
-            raise StopIteration
+            raise InterruptedError
 
-    with pytest.raises(StopIteration):
+    with pytest.raises(InterruptedError):
         validate(_plan(tasks=("ihm",)), data, CPU, stop)
     assert [set(metrics) for metrics in seen] == [{"auroc", "auprc"}] * 2
 
