@@ -19,6 +19,7 @@ from benchmark.training import TrainingPlan, train
 from benchmark.training.faults import Diverged
 from benchmark.training.portions import Portions, cut
 from models.contract import Dimensions, Head, ModelEntry
+from models.layers import Dropout
 
 CPU = torch.device("cpu")
 DIMENSIONS = Dimensions(
@@ -43,8 +44,8 @@ def build(entry: ModelEntry) -> nn.Module:
     torch.manual_seed(0)
     model = entry.build(DIMENSIONS, [Head(14, "multilabel", "cxr")], entry.config()).train()
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+        if isinstance(module, Dropout):
+            module.rate = 0.0
         if isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.0
     return model
