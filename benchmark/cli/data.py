@@ -80,6 +80,9 @@ def scale_command(
         Path | None, typer.Option(exists=True, file_okay=False, help="Where the made tables lie meanwhile.")
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Make .csv, not .csv.gz.")] = False,
+    lab_rows: Annotated[
+        int | None, typer.Option(help="Rows of the laboratory table; by default 0.377 for each chart row.", min=1)
+    ] = None,
 ) -> None:
     """Measure how long raw tables of a size take to the finished series, and how much memory.
 
@@ -91,11 +94,13 @@ def scale_command(
         bench data scale --rows 1000000
 
         bench data scale --rows 1000000 --rows 10000000 --rows 100000000 --folder /scratch
+
+        bench data scale --rows 2000000 --lab-rows 60000000
     """
     from benchmark.throughput.scale import markdown, measure_scale
 
     measured = []
-    for one in measure_scale(rows, folder, compress=not plain):
+    for one in measure_scale(rows, folder, compress=not plain, lab_rows=lab_rows):
         typer.echo(f"{sum(one.rows.values()):,} rows in {one.total:.1f} s, {one.peak:,.0f} MiB", err=True)
         measured.append(one)
     typer.echo(markdown(measured))

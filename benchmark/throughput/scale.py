@@ -55,18 +55,23 @@ class Measured:
 
 
 def measure_scale(
-    sizes: Sequence[int], folder: Path | None = None, compress: bool = True, seed: int = 0
+    sizes: Sequence[int],
+    folder: Path | None = None,
+    compress: bool = True,
+    seed: int = 0,
+    lab_rows: int | None = None,
 ) -> Iterator[Measured]:
     """Make tables of each size, measure, and delete them.
 
     Args:
-        sizes: rows of chartevents; labevents has as many for each of these as in MIMIC-IV 2.2.
+        sizes: rows of chartevents. lab_rows: rows of labevents at every size; by default as many for each row of
+            chartevents as in MIMIC-IV 2.2.
         folder: where the tables and stores lie meanwhile; by default in the system's temporary folder. A hundred
             million rows need about 4 GB there, gzipped. compress: whether the tables are gzipped.
     """
     for rows in sizes:
         with tempfile.TemporaryDirectory(prefix="scale-", dir=folder) as place:
-            write_raw_tables(Path(place) / "raw", rows, seed=seed, compress=compress)
+            write_raw_tables(Path(place) / "raw", rows, lab_rows, seed=seed, compress=compress)
             yield measure(Path(place) / "raw", Path(place) / "out")
 
 

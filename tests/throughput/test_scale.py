@@ -28,8 +28,9 @@ def test_a_failed_process_says_why(tmp_path):
 
 
 def test_the_command_prints_a_table(tmp_path):
-    result = CliRunner().invoke(app, ["data", "scale", "--rows", "3000", "--plain", "--folder", str(tmp_path)])
-    assert result.exit_code == 0 and "| 3,000" in result.output
+    sizes = ["--rows", "3000", "--lab-rows", "700"]
+    result = CliRunner().invoke(app, ["data", "scale", *sizes, "--plain", "--folder", str(tmp_path)])
+    assert result.exit_code == 0 and "| 3,000" in result.output and "| 700" in result.output
 
 
 @pytest.mark.slow
