@@ -1,4 +1,5 @@
 # Two commands: `make bench` runs the benchmark on the embedded cohort, `make test` runs the tests.
+# `make benchmarks` times the hot paths and keeps the figures in .benchmarks, so that commits can be compared.
 # Both set up what they need in .venv first. PYTHON names the interpreter (3.11 or newer).
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check
@@ -7,13 +8,16 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(PIP) install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: bench test lint clean
+.PHONY: bench test benchmarks lint clean
 
 bench: .venv/bench
 	.venv/bin/bench run --models all
 
 test: .venv/dev
 	.venv/bin/python -m pytest
+
+benchmarks: .venv/dev
+	.venv/bin/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave
 
 lint: .venv/dev
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

@@ -13,7 +13,7 @@ def throughput_command(
     tasks: Annotated[
         str | None, typer.Option(help="Task mixes with commas between. Default: the six of Table 3.")
     ] = None,
-    forms: Annotated[str, typer.Option(help="Forms of a step with commas between: packed, dense.")] = "packed",
+    forms: Annotated[str, typer.Option(help="Forms of a step with commas between: packed, fixed, dense.")] = "packed",
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, or both with a comma; bfloat16 by autocast.")
     ] = "float32",
@@ -32,6 +32,16 @@ def throughput_command(
         Path | None,
         typer.Option(metavar="TRACE.json", help="Also write a trace of one training step of the first row."),
     ] = None,
+    scaling: Annotated[
+        bool,
+        typer.Option("--scaling", help="Also measure how a step grows with length, batch, absence, seeds, samples."),
+    ] = False,
+    end_to_end: Annotated[
+        bool,
+        typer.Option(
+            "--end-to-end", help="Also measure a step from the disk, everything done anew, against the same here."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="New folder. Default: results/throughput/<device>-<date>.")
     ] = None,
@@ -45,6 +55,10 @@ def throughput_command(
         bench throughput --models flexcare --tasks ihm,phe --against dense
 
         bench throughput --models all --dtype float32,bfloat16 --against dense
+
+        bench throughput --models flexcare --tasks ihm --end-to-end --threads 2
+
+        bench throughput --models flexcare --tasks los --scaling --batch-size 8
 
         bench throughput --protocol quick --rounds 3
     """
@@ -68,6 +82,8 @@ def throughput_command(
         device=device,
         protocol=protocol,
         profile=profile,
+        scaling=scaling,
+        end_to_end=end_to_end,
         out=out,
     )
     done = run(asked, lambda text: typer.echo(text, err=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from benchmark.files import write_fault
 from benchmark.protocols.reading import parse_protocol, protocol_values
 from benchmark.protocols.schema import Protocol
 from benchmark.suggest import unknown
-from benchmark.throughput import output, plots, tables
+from benchmark.throughput import further_tables, output, plots, tables
 from benchmark.throughput.clock import ROUNDS
+from benchmark.throughput.end_to_end import EndToEnd, measure_end_to_end
 from benchmark.throughput.forms import FORMS, Subject
 from benchmark.throughput.mixes import mixes
-from benchmark.throughput.steps import DTYPES, YARDSTICK, Measurement, Request, measure
+from benchmark.throughput.scaling import measure_scaling
+from benchmark.throughput.steps import DTYPES, YARDSTICK, Request, measure
 from benchmark.throughput.trace import write_trace
 from models.contract import Dimensions
 
@@ -44,6 +46,8 @@ class Asked:
     device: str
     protocol: str
     profile: Path | None
+    scaling: bool
+    end_to_end: bool
     out: Path | None
 
 
@@ -70,21 +74,50 @@ def run(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Done:
     torch.set_num_threads(asked.threads)
     try:
         found = measure(request, notify)
+        points = measure_scaling(request, notify) if asked.scaling else []
+        whole, reasons = _end_to_end(request, notify) if asked.end_to_end else ([], [])
         facts = output.facts_of(request.device, asked.threads, found.peaks)
+        facts["sizes"] = dataclasses.asdict(request.dimensions)
         if asked.profile:
-            entry = next(entry for entry in request.entries if not entry.fits)
-            subject = Subject(entry, request.mixes[0], request.dimensions, request.device)
-            write_trace(request, subject, asked.profile.expanduser())
+            write_trace(request, next(_subjects(request)), asked.profile.expanduser())
     finally:
         torch.set_num_threads(before)
-    facts["sizes"] = dataclasses.asdict(request.dimensions)
-    sheets = [
-        sheet for sheet in (tables.ratio_sheet(found), tables.epoch_sheet(found), tables.step_sheet(found)) if sheet
-    ]
-    remarks = _remarks(request, asked, found)
-    figures = {"steps": plots.draw_steps(found, output.caption(facts))} if found.comparisons else {}
-    output.write_folder(folder, facts, sheets, figures, output.raw_rounds(found), remarks)
+    caption = output.caption(facts)
+    sheets = [tables.ratio_sheet(found), tables.epoch_sheet(found), tables.step_sheet(found)]
+    figures = {"steps": plots.draw_steps(found, caption)}
+    if whole:
+        sheets.insert(0, further_tables.end_to_end_sheet(whole))
+    if points:
+        sheets.append(further_tables.scaling_sheet(points))
+        figures["scaling"] = plots.draw_scaling(points, caption)
+    sheets = [sheet for sheet in sheets if sheet is not None]
+    remarks = [*_remarks(request, asked), *reasons]
+    raw = output.raw_rounds(found)
+    raw |= {"scaling": [dataclasses.asdict(each) for each in points]}
+    raw |= {"end_to_end": [dataclasses.asdict(each) for each in whole]}
+    output.write_folder(folder, facts, sheets, figures, raw, remarks)
     return Done(output.markdown(facts, sheets, remarks), folder)
+
+
+def _subjects(request: Request) -> Iterator[Subject]:
+    """Every model with training steps on every mix."""
+    for entry in request.entries:
+        for mix in request.mixes:
+            if not entry.fits:
+                yield Subject(entry, mix, request.dimensions, request.device)
+
+
+def _end_to_end(request: Request, notify: Callable[[str], None]) -> tuple[list[EndToEnd], list[str]]:
+    """Whole steps of all models, and why some have none."""
+    found, reasons = [], []
+    for subject in _subjects(request):
+        notify(f"{subject.entry.title}, {subject.mix.task.title}: a step from the disk")
+        each = measure_end_to_end(subject, request.batch_size, request.rounds)
+        if isinstance(each, str):
+            reasons.append(f"{subject.entry.title}, a step from the disk: {tables.NOT_MEASURED} ({each}).")
+        else:
+            found.append(each)
+    return found, reasons
 
 
 def request_of(asked: Asked) -> Request:
@@ -136,7 +169,7 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and name != "cpu" else "cpu")
 
 
-def _remarks(request: Request, asked: Asked, found: Measurement) -> list[str]:
+def _remarks(request: Request, asked: Asked) -> list[str]:
     """Sentences on what was measured."""
     d = request.dimensions
     few = f" Fewer than {ROUNDS} rounds: the medians say little." if request.rounds < ROUNDS else ""

@@ -1,6 +1,7 @@
 """The forms in which a model's step can be carried out, behind one face for the stop watch.
 
 **packed**: the tokens of present modalities end to end, as models are trained on a CPU and evaluated everywhere.
+**fixed**: several seeds in one step on batches of the same shapes, as models are trained on a GPU.
 **dense**: every sequence padded to the longest of its batch, absent modalities included; the yardstick.
 
 A runner owns a model with its optimizer. All runners of a comparison start from the same parameters and get the same
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from benchmark.data.batches import LabelledBatch
+from benchmark.throughput.fixed_form import Fixed
 from benchmark.throughput.mixes import Mix, heads_of
 from benchmark.training.portions import Portions
 from benchmark.training.step import make_optimizer, train_step
@@ -28,7 +30,7 @@ LEARNING_RATE = 1e-4
 LATER_EPOCH = 10_000
 """Beyond any first stage of a model that has stages: what is measured is its last one."""
 
-FORMS = ("packed", "dense")
+FORMS = ("packed", "fixed", "dense")
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,14 @@ class Runner(Protocol):
     seeds: int
     module: nn.Module
 
-    def fit(self, batch: LabelledBatch) -> Any:
-        """The batch as this form wants it; made beside the steps, like the loading of data."""
+    def fit(self, batch: LabelledBatch, number: int) -> Any:
+        """The batch of that number as this form wants it; made beside the steps, like the loading of data."""
 
     def train(self, batch: Any) -> None:
         """One training step."""
+
+    def unrecorded(self, batch: Any) -> None:
+        """The same step operation by operation, for who counts them."""
 
     def infer(self, batch: Any) -> torch.Tensor:
         """Logits (B, C) of one of the models in eval mode."""
@@ -97,7 +102,7 @@ class Eager:
         self.optimizer = make_optimizer(module, LEARNING_RATE)
         self.portions = Portions(divisible=False, half=half)
 
-    def fit(self, batch: LabelledBatch) -> LabelledBatch:
+    def fit(self, batch: LabelledBatch, number: int) -> LabelledBatch:
         return batch
 
     def train(self, batch: LabelledBatch) -> None:
@@ -105,21 +110,27 @@ class Eager:
         kind, clip_norm = self.subject.mix.task.kind, self.subject.entry.clip_norm
         train_step(self.module, self.optimizer, self.portions, batch, kind, clip_norm=clip_norm)
 
+    unrecorded = train
+
     def infer(self, batch: LabelledBatch) -> torch.Tensor:
         self.module.eval()
         with torch.inference_mode(), torch.autocast(self.subject.device.type, torch.bfloat16, enabled=self.half):
             return self.module(batch.inputs).logits
 
 
-def make_runner(subject: Subject, form: str, dtype: torch.dtype, seeds: int) -> Runner | str:
+def make_runner(subject: Subject, form: str, dtype: torch.dtype, batch_size: int, seeds: int) -> Runner | str:
     """The runner of a form, or the reason why the model does not have it.
 
     Args:
-        seeds: models side by side, of forms that have several.
+        batch_size: of the steps to come. seeds: models side by side, of forms that have several.
     """
     half, entry = dtype == torch.bfloat16, subject.entry
     if form == "packed":
         return Eager(subject, subject.build(entry.build, subject.seed), half)
+    if form == "fixed":
+        if not getattr(subject.build(entry.build, subject.seed), "fixed_shapes", False):
+            return "takes packed batches alone"
+        return Fixed(subject, batch_size, seeds, half, LEARNING_RATE)
     if form == "dense":
         if entry.dense is None:
             return "no dense reference"

@@ -91,12 +91,9 @@ class Mix:
         Args:
             position: of the task among the model's heads.
         """
-        rng = stream(seed, "mix", self.task.name, number)
-        present = self._present(rng, size)
-        d = dimensions
+        rng, d = stream(seed, "mix", self.task.name, number), dimensions
+        present, hours, tokens = self._shapes(rng, size, d)
         owners = [np.flatnonzero(column) for column in present.T]
-        hours = self.hours.draw(rng, len(owners[0]), d.hours)
-        tokens = self.tokens.draw(rng, len(owners[2]), d.note_tokens)
         pixels = rng.random((len(owners[1]), d.film, d.film), dtype=np.float32)
         inputs = Batch(
             ehr=_packed(rng, hours, owners[0], d.series_features, device),
@@ -107,6 +104,22 @@ class Mix:
             sample=torch.arange(number * size, (number + 1) * size, device=device),
         )
         return LabelledBatch(inputs, self._labels(rng, size, device))
+
+    def lengths(self, dimensions: Dimensions, size: int, seed: int) -> np.ndarray:
+        """(size, M) tokens of each modality of made-up samples, 0 where absent."""
+        present, hours, tokens = self._shapes(stream(seed, "mix", self.task.name, -1), size, dimensions)
+        lengths = present * (dimensions.film // dimensions.patch) ** 2
+        lengths[present[:, 0], 0], lengths[present[:, 2], 2] = hours, tokens
+        return lengths
+
+    def _shapes(
+        self, rng: np.random.Generator, size: int, dimensions: Dimensions
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Who owns what (size, M), and the lengths of the series and notes that are owned."""
+        present = self._present(rng, size)
+        hours = self.hours.draw(rng, int(present[:, 0].sum()), dimensions.hours)
+        tokens = self.tokens.draw(rng, int(present[:, 2].sum()), dimensions.note_tokens)
+        return present, hours, tokens
 
     def _present(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """(size, M) bool; who would own nothing owns the task's primary modality."""

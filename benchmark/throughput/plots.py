@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from benchmark.reporting.figures.style import GREY, INK, PALE, STRONG, STYLE, WIDTH
 from benchmark.throughput.clock import Spread
 from benchmark.throughput.output import SIMULATED
+from benchmark.throughput.scaling import QUANTITIES, Point, by_work, groups
 from benchmark.throughput.steps import Measurement, Row
 
 
@@ -43,3 +46,36 @@ def _rates(row: Row) -> tuple[float, float, float]:
     """Median, least, largest."""
     time, samples = Spread.of(row.train), row.seeds * row.batch_size
     return samples / time.median, samples / time.high, samples / time.low
+
+
+def draw_scaling(points: Sequence[Point], caption: str) -> Figure:
+    """Every quantity in a panel of its own: measured points, and the curve of their work."""
+    found = groups(points)
+    columns = len(QUANTITIES)
+    kinds = list(dict.fromkeys((group[0].model, group[0].task) for group in found))
+    with matplotlib.rc_context(STYLE):
+        figure = page(0.6 + 1.6 * len(kinds), caption)
+        panels = figure.subplots(len(kinds), columns, squeeze=False)
+        for panel in panels.flat:
+            panel.set_visible(False)
+        for group in found:
+            first = group[0]
+            axes = panels[kinds.index((first.model, first.task)), QUANTITIES.index(first.quantity)]
+            axes.set_visible(True)
+            values = [point.value for point in group]
+            middle = np.array([1e3 * point.time.median for point in group])
+            around = [
+                [m - 1e3 * point.time.low for m, point in zip(middle, group, strict=True)],
+                [1e3 * point.time.high - m for m, point in zip(middle, group, strict=True)],
+            ]
+            axes.plot(values, [1e3 * each for each in by_work(group)], color=GREY, lw=0.9, label="by its work")
+            axes.errorbar(values, middle, yerr=around, fmt="o", ms=3, color=STRONG, lw=0.8, label="measured")
+            axes.set_title(f"{first.title}, {first.task.upper()}, {first.form}", fontsize=6)
+            axes.set_xlabel(first.quantity)
+            axes.set_yscale("log")
+            if first.quantity != "missing rate":
+                axes.set_xscale("log", base=2)
+        for row in panels:
+            row[0].set_ylabel("ms a step (an epoch)")
+        panels[0, 0].legend(frameon=False)
+    return figure

@@ -162,7 +162,7 @@ def compare(request: Request, subject: Subject) -> Comparison:
     runners: dict[tuple[str, str], Runner] = {}
     missing = []
     for form, dtype in request.cells:
-        made = make_runner(subject, form, DTYPES[dtype], request.seeds)
+        made = make_runner(subject, form, DTYPES[dtype], request.batch_size, request.seeds)
         if isinstance(made, str):
             missing.append((f"{subject.entry.title}: {form}", made))
         else:
@@ -170,17 +170,17 @@ def compare(request: Request, subject: Subject) -> Comparison:
     if not runners:
         raise ValueError(f"{subject.entry.name} has none of the forms {', '.join(request.forms)}: {missing}")
     first = next(iter(runners))
-    again = make_runner(subject, first[0], DTYPES[first[1]], request.seeds)
+    again = make_runner(subject, first[0], DTYPES[first[1]], request.batch_size, request.seeds)
     every = {**runners, "again": again}
     differences = _differences(request, subject, every)
     times = {what: _times(request, subject, every, what) for what in ("infer", "train")}
     batch = subject.batch(request.batch_size, 0)
     rows = [
-        _row(request, subject, key, runner, times, differences[key], runner.fit(batch))
+        _row(request, subject, key, runner, times, differences[key], runner.fit(batch, 0))
         for key, runner in runners.items()
     ]
     repeated = {what: {first: each["again"]} for what, each in times.items()}
-    copied = _row(request, subject, first, again, repeated, differences["again"], again.fit(batch))
+    copied = _row(request, subject, first, again, repeated, differences["again"], again.fit(batch, 0))
     return Comparison(tuple(rows), copied, tuple(missing))
 
 
@@ -189,7 +189,7 @@ def _times(request: Request, subject: Subject, runners: dict, what: str) -> dict
 
     def works(number: int) -> dict:
         batch = subject.batch(request.batch_size, number)
-        return {key: partial(getattr(runner, what), runner.fit(batch)) for key, runner in runners.items()}
+        return {key: partial(getattr(runner, what), runner.fit(batch, number)) for key, runner in runners.items()}
 
     return alternating(request.rounds, works, request.device)
 
@@ -197,7 +197,7 @@ def _times(request: Request, subject: Subject, runners: dict, what: str) -> dict
 def _differences(request: Request, subject: Subject, runners: dict) -> dict:
     """See `Row.difference`."""
     batch = subject.batch(request.batch_size, 0)
-    logits = {key: runner.infer(runner.fit(batch)).float() for key, runner in runners.items()}
+    logits = {key: runner.infer(runner.fit(batch, 0)).float() for key, runner in runners.items()}
     first = next(iter(logits.values()))
     return {key: float((each - first).abs().max() / first.abs().max()) for key, each in logits.items()}
 
@@ -206,7 +206,7 @@ def _row(
     request: Request, subject: Subject, key: tuple[str, str], runner: Runner, times: dict, difference: float, batch
 ) -> Row:
     train, infer = partial(runner.train, batch), partial(runner.infer, batch)
-    counts, launched = counted(train), launches(train, request.device)
+    counts, launched = counted(partial(runner.unrecorded, batch)), launches(train, request.device)
     peak = allocated(train, request.device)
     return Row(
         model=subject.entry.name,
@@ -222,7 +222,7 @@ def _row(
         waits=counts.waits,
         kernels=launched.kernels if launched else None,
         cuda_waits=launched.waits if launched else None,
-        train_flops=flops(train),
+        train_flops=flops(partial(runner.unrecorded, batch)),
         infer_flops=flops(infer),
         peak_bytes=counts.peak_bytes if peak is None else peak,
         difference=difference,

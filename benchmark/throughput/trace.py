@@ -14,10 +14,10 @@ from benchmark.throughput.steps import DTYPES, Request
 
 def write_trace(request: Request, subject: Subject, file: Path) -> None:
     """Profiles one step of the request's first form after one of warm-up."""
-    runner = make_runner(subject, request.forms[0], DTYPES[request.dtypes[0]], request.seeds)
+    runner = make_runner(subject, request.forms[0], DTYPES[request.dtypes[0]], request.batch_size, request.seeds)
     if isinstance(runner, str):
         raise ValueError(f"{subject.entry.name} has no form {request.forms[0]}: {runner}")
-    batch = runner.fit(subject.batch(request.batch_size, 0))
+    batch = runner.fit(subject.batch(request.batch_size, 0), 0)
     runner.train(batch)
     activities = [ProfilerActivity.CPU]
     if request.device.type == "cuda":

@@ -51,7 +51,8 @@ def test_the_command_measures_and_writes(bench, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SIZES)
     out, trace = tmp_path / "out", tmp_path / "trace.json"
     words = ["--models", "flexcare,mt,boosted-trees", "--tasks", "ihm,dia", "--against", "dense"]
-    words += ["--dtype", "float32,bfloat16", "--rounds", "2", "--batch-size", "6"]
+    words += ["--dtype", "float32,bfloat16", "--rounds", "2", "--batch-size", "6", "--forms", "packed,fixed"]
+    words += ["--seeds-in-parallel", "3"]
     code, text, err = bench(
         *words, "--protocol", str(tmp_path / "tiny.yaml"), "--out", str(out), "--profile", str(trace)
     )
@@ -62,14 +63,16 @@ def test_the_command_measures_and_writes(bench, tmp_path: Path) -> None:
     assert (out / "steps.png").stat().st_size
     assert "traceEvents" in json.loads(trace.read_text())
     steps, ratios = pd.read_csv(out / "steps.csv"), pd.read_csv(out / "ratios.csv")
-    forms = [("packed", "float32"), ("packed", "bfloat16"), ("dense", "float32")]
+    forms = [(form, dtype) for form in ("packed", "fixed") for dtype in ("float32", "bfloat16")]
+    forms.append(("dense", "float32"))
+    assert (steps["seeds"] == np.where(steps["form"] == "fixed", 3, 1)).all()
     assert list(zip(steps["form"], steps["dtype"], strict=True)) == 4 * forms
     assert steps["simulated"].all() and (steps[["train_ms", "infer_ms", "operations", "train_flops"]] > 0).all(
         axis=None
     )
     assert set(ratios["model"]) == {"flexcare", "mt"} and (ratios["train"] > 0).all()
     assert (ratios["train_low"] <= ratios["train"]).all() and (ratios["train"] <= ratios["train_high"]).all()
-    assert (ratios["flops"] > 1).all()
+    assert (ratios["flops"][ratios["form"] == "packed"] > 1).all()
     exact = steps[steps["dtype"] == "float32"]
     assert (exact["difference"] < 1e-5).all(), "the dense form computes something else"
     # Hours of an epoch from the medians, by hand.
@@ -154,7 +157,7 @@ def test_counted_products_are_those_of_the_cost_table(name: str) -> None:
     """One sample, in which nothing is padded; the table counts in double precision with plain kernels."""
     entry = registry.get(name)
     subject = Subject(entry, mixes(["dia"])["dia"], TINY, CPU)
-    runner = make_runner(subject, "packed", torch.float32, 1)
+    runner = make_runner(subject, "packed", torch.float32, 1, 1)
     batch = subject.batch(1, 3)
     measured = flops(lambda: runner.infer(batch))
     ehr, cxr, note = batch.inputs.ehr, batch.inputs.cxr, batch.inputs.note
