@@ -5,6 +5,7 @@ Verb modules import what they need inside their functions, so that help appears 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import NoReturn
@@ -74,6 +75,7 @@ app.command("simulate")(simulate_command)
 
 def main() -> None:
     """Entry point. Exit code 0: all well; 1: a job failed; 2: the request cannot be carried out; 130: stopped."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # no library asks the network by itself
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         app()
