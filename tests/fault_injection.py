@@ -307,7 +307,7 @@ class Campaign:
     def _episode(self, name: str, subject: Subject, ideal: Mapping[str, bytes], calm: Ended, seconds: float) -> None:
         folder, faults = self._folder(f"episode-{name}", subject), []
         kept = subject.results(folder)
-        for _ in range(self.random.randint(1, 6)):
+        for _ in range(self.random.randint(1, 12)):
             faults.append(self._draw(calm.changes, seconds))
             ended = call(subject.arguments(folder), folder, faults[-1])
             outcome = self._outcome(ended)
@@ -367,7 +367,9 @@ def main() -> None:
     base = options.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     base.mkdir(parents=True, exist_ok=True)
     campaign, started = Campaign(base, options.seed), time.monotonic()
-    campaign.prove(options.faults, options.only)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):  # what was proved until then is told
+        campaign.prove(options.faults, options.only)
     if options.folder is None:
         shutil.rmtree(base)
     summary: dict[str, Any] = {"faults": campaign.total, "episodes": campaign.episodes}

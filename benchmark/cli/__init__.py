@@ -20,9 +20,11 @@ from benchmark.cli.listing import list_command
 from benchmark.cli.prepare import prepare_command
 from benchmark.cli.report import report_command
 from benchmark.cli.run import run_command
+from benchmark.cli.scan import scan_command
 from benchmark.cli.simulate import simulate_command
 from benchmark.cli.table import table_command
 from benchmark.cli.tune import tune_command
+from benchmark.cli.verify import verify_command
 from benchmark.errors import UserError
 from benchmark.files import system_fault
 
@@ -52,6 +54,10 @@ Examples:
 
     bench run --models all --data data/mine
 
+    bench verify mmf-ihm-s40
+
+    bench scan-results results
+
 Each verb says more with --help."""
 
 app = typer.Typer(
@@ -71,6 +77,8 @@ app.command("list")(list_command)
 app.command("prepare")(prepare_command)
 app.add_typer(data_app, name="data")
 app.command("simulate")(simulate_command)
+app.command("verify")(verify_command)
+app.command("scan-results")(scan_command)
 
 
 def main() -> None:
