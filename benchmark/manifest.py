@@ -96,3 +96,18 @@ def read_manifest(path: Path) -> DataInfo:
         impossible=facts.impossible,
         profile=facts.profile,
     )
+
+
+def data_of_runs(out: Path, fingerprint: str, folder: Path | None = None) -> DataInfo | None:
+    """The data set with this fingerprint: the one in `folder`, or one of those beside the results, or None.
+
+    Raises:
+        UserError: the folder that was named holds another one.
+    """
+    if folder is not None:
+        info = read_manifest(folder)
+        if info.fingerprint != fingerprint:
+            raise UserError(f"the runs were made from other data than {info.name} in {folder}")
+        return info
+    beside = (read_manifest(file.parent) for file in sorted((out / "data").glob("[!.]*/manifest.json")))
+    return next((info for info in beside if info.fingerprint == fingerprint), None)

@@ -5,6 +5,7 @@ Verb modules import what they need inside their functions, so that help appears 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import NoReturn
@@ -19,10 +20,12 @@ from benchmark.cli.listing import list_command
 from benchmark.cli.prepare import prepare_command
 from benchmark.cli.report import report_command
 from benchmark.cli.run import run_command
+from benchmark.cli.scan import scan_command
 from benchmark.cli.simulate import simulate_command
 from benchmark.cli.table import table_command
 from benchmark.cli.throughput import throughput_command
 from benchmark.cli.tune import tune_command
+from benchmark.cli.verify import verify_command
 from benchmark.errors import UserError
 from benchmark.files import system_fault
 
@@ -54,6 +57,10 @@ Examples:
 
     bench throughput --models flexcare --against dense
 
+    bench verify mmf-ihm-s40
+
+    bench scan-results results
+
 Each verb says more with --help."""
 
 app = typer.Typer(
@@ -74,10 +81,13 @@ app.command("prepare")(prepare_command)
 app.add_typer(data_app, name="data")
 app.command("simulate")(simulate_command)
 app.command("throughput")(throughput_command)
+app.command("verify")(verify_command)
+app.command("scan-results")(scan_command)
 
 
 def main() -> None:
     """Entry point. Exit code 0: all well; 1: a job failed; 2: the request cannot be carried out; 130: stopped."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # no library asks the network by itself
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         app()

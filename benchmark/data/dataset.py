@@ -121,6 +121,8 @@ class PreparedData:
         file = self.folder / "samples" / f"{name}.parquet"
         frame = pd.read_parquet(file, filters=[("split", "in", list(splits))])
         partitions = {split: _samples(frame[frame["split"] == split]) for split in splits}
+        for part in partitions.values():
+            _require_labels(part.labels, TASKS[name], len(entry["classes"]), file)
         return TaskData(TASKS[name], tuple(entry["classes"]), partitions)
 
     def truth(self, name: str) -> pd.DataFrame | None:
@@ -173,3 +175,11 @@ def _samples(frame: pd.DataFrame) -> Samples:
     labels = [name for name in frame.columns if name[0] == "y" and name[1:].isdigit()]
     labels.sort(key=lambda name: int(name[1:]))
     return Samples(**columns, labels=frame[labels].to_numpy(np.float32, copy=True))
+
+
+def _require_labels(labels: np.ndarray, task: Task, classes: int, file: Path) -> None:
+    known = labels[~np.isnan(labels)]
+    top = classes - 1 if task.kind == "multiclass" else 1
+    wrong = known[(known < 0) | (known > top) | (known != np.floor(known))]
+    if len(wrong):
+        raise UserError(f"{file}: a label is {wrong[0]:g}; allowed are 0 to {top}, or none: prepare the data set again")

@@ -1,23 +1,19 @@
-"""Where the frozen note encoder comes from: a folder, a package that carries its weights, or the Hugging Face hub.
-
-Nothing here may hang: the hub's local cache is asked first, then one short request finds out whether the hub can be
-reached at all, and only then anything is downloaded.
+"""Where the frozen note encoder comes from: a folder, a package that carries its weights, or the local cache of the
+Hugging Face hub. Nothing here asks the network.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import threading
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from functools import cache
 from importlib import util
 from pathlib import Path
 from typing import Literal
+
+from safetensors import SafetensorError, safe_open
 
 from benchmark.errors import UserError
 
@@ -32,8 +28,6 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt")
 _TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _MODEL_TYPES = ("bert",)
 
-_PROBE_SECONDS = 3.0
-_HUB = "https://huggingface.co"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -71,7 +65,7 @@ def resolve(spec: str) -> EncoderSource:
             "dmis-lab/biobert-base-cased-v1.2".
 
     Raises:
-        UserError: it is not there, not complete, or the hub cannot be reached.
+        UserError: it is not there, or not complete.
     """
     if spec == BUILTIN:
         return _builtin()
@@ -118,6 +112,8 @@ def _checkpoint(folder: Path, name: str, kind: Literal["directory", "builtin", "
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"note encoder {folder}: config.json is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"note encoder {folder}: config.json holds a {type(config).__name__}; allowed is a mapping")
     # Early BERT checkpoints, BioBERT among them, may lack the type.
     model_type = config.get("model_type", "bert")
     if model_type not in _MODEL_TYPES:
@@ -126,57 +122,36 @@ def _checkpoint(folder: Path, name: str, kind: Literal["directory", "builtin", "
         width, positions = int(config["hidden_size"]), int(config["max_position_embeddings"])
     except KeyError as error:
         raise UserError(f"note encoder {folder}: config.json lacks {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"note encoder {folder}: hidden_size and max_position_embeddings of config.json must be numbers: {error}"
+        ) from error
+    if weights.suffix == ".safetensors" and kind != "builtin":
+        _require_whole(weights)
     return EncoderSource(name, folder, kind, weights, width, positions)
 
 
+def _require_whole(weights: Path) -> None:
+    """The header of the file says how long it must be."""
+    try:
+        with safe_open(weights, "np"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"note encoder {weights}: the weights cannot be loaded: {error}; copy them again") from error
+
+
 def _from_hub(repository: str) -> Path:
+    """The folder of the hub's local cache. No network is asked; `hf download` fills that cache."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted = ["config.json", *_TOKENIZER_FILES]
     try:
-        cached = Path(snapshot_download(repository, allow_patterns=[*wanted, *WEIGHTS], local_files_only=True))
-    except LocalEntryNotFoundError:
-        cached = None
-    if cached and any((cached / file).is_file() for file in WEIGHTS) and (cached / "config.json").is_file():
-        return cached
-
-    endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
-    advice = f"download it elsewhere and give its folder, or use the encoder {BUILTIN}, which needs no network"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise UserError(f"note encoder {repository}: not in the local cache and HF_HUB_OFFLINE is set; {advice}")
-    if not _reachable(endpoint):
-        raise UserError(f"note encoder {repository}: not in the local cache and {endpoint} cannot be reached; {advice}")
-    try:
-        for weights in WEIGHTS:
-            patterns = [*wanted, weights]
-            folder = Path(snapshot_download(repository, allow_patterns=patterns, endpoint=endpoint, etag_timeout=5))
-            if (folder / weights).is_file():
-                return folder
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"note encoder {repository}: {endpoint} did not deliver it: {error}; {advice}") from error
-    return folder
-
-
-def _reachable(endpoint: str) -> bool:
-    """Whether anything answers at `endpoint` within a few seconds; honours the proxy settings of the environment."""
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(endpoint, method="HEAD")
-            urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
-        except urllib.error.HTTPError:
-            pass  # a refusal is an answer
-        except OSError:
-            return
-        answers.append(True)
-
-    # The name look-up has no time limit of its own, so the thread is not waited for any longer than this.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PROBE_SECONDS)
-    return bool(answers)
+        return Path(snapshot_download(repository, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"note encoder {repository}: not in the local cache of the hub, and nothing is downloaded unasked: fetch "
+            f"it with `hf download {repository}`, give the folder of a copy, or use the encoder {BUILTIN}"
+        ) from error
 
 
 @cache

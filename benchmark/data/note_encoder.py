@@ -116,8 +116,9 @@ def load_model(source: EncoderSource, device: str, dropout: bool = False) -> Any
             # Fused attention would drop with random numbers of its own.
             **({"attn_implementation": "eager"} if dropout else {}),
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"note encoder {source.folder}: the checkpoint cannot be loaded: {error}") from error
+    except Exception as error:  # whatever the library meets in a damaged or foreign file
+        reason = str(error).split(". ")[0].splitlines()[0]  # torch goes on with how to run the code in a file
+        raise UserError(f"note encoder {source.folder}: the checkpoint cannot be loaded: {reason}") from error
     finally:
         transformers.logging.set_verbosity(level)
         transformers.utils.logging.enable_progress_bar()

@@ -10,7 +10,7 @@ from harness_fakes import write_data
 
 from benchmark import cli, registry
 
-VERBS = ("run", "tune", "table", "figures", "list", "prepare", "simulate")
+VERBS = ("run", "tune", "table", "figures", "list", "prepare", "simulate", "verify", "scan-results")
 
 
 @pytest.fixture

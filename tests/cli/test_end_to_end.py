@@ -105,3 +105,12 @@ def test_results_hold_no_number_of_a_patient_or_sample(grid):
         text = (folder / "run.json").read_text() + pd.read_parquet(folder / "predictions.parquet").to_csv()
         words = {word for word in text.replace('"', " ").replace(",", " ").split() if word.isdecimal()}
         assert not words & secret
+
+
+def test_nothing_of_the_patients_is_in_the_results(grid):
+    out, *_ = grid
+    scanned = subprocess.run([*BENCH, "scan-results", str(out)], capture_output=True, text=True, check=False)
+    assert scanned.returncode == 0, scanned.stdout + scanned.stderr
+    (data,) = (out / "data").glob("[!.]*")
+    assert f"texts of {data.name}" in scanned.stdout
+    assert data.stat().st_mode & 0o077 == 0, "patients' data are for their owner alone"
