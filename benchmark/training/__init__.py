@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from benchmark.training.learn import Restored, TrainingPlan, restore
 from benchmark.training.loop import EpochReport
-from benchmark.training.train import Restored, Trained, TrainingPlan, ceiling, restore, train
+from benchmark.training.train import Trained, ceiling, train
 from benchmark.training.validate import Validated, kept_metrics, validate
 
 __all__ = [

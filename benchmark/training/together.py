@@ -20,11 +20,12 @@ from benchmark.data.fixed import FixedSource
 from benchmark.data.residency import DeviceStores
 from benchmark.random import stream_seed
 from benchmark.training.expense import forget_peak_memory
+from benchmark.training.learn import Ready, TrainingPlan, make_ready, test_sources
 from benchmark.training.loop import EpochReport, Segment, begin, mean_loss, segments
 from benchmark.training.recording import Steps
 from benchmark.training.resume import Bookmark
 from benchmark.training.stacked import Objective, SeedStack
-from benchmark.training.train import Ready, Trained, TrainingPlan, make_ready, test_sources, tested
+from benchmark.training.train import Trained, tested
 from models.contract import Staged
 
 Outcome = Trained | Exception

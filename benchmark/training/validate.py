@@ -11,8 +11,8 @@ import torch
 
 from benchmark.data.dataset import PreparedData
 from benchmark.tasks import TASKS
+from benchmark.training.learn import TrainingPlan, learn
 from benchmark.training.loop import EpochReport
-from benchmark.training.train import TrainingPlan, learn
 
 
 @dataclass(frozen=True)
