@@ -13,7 +13,9 @@ def throughput_command(
     tasks: Annotated[
         str | None, typer.Option(help="Task mixes with commas between. Default: the six of Table 3.")
     ] = None,
-    forms: Annotated[str, typer.Option(help="Forms of a step with commas between: packed, fixed, dense.")] = "packed",
+    forms: Annotated[
+        str, typer.Option(help="Forms of a step with commas between: packed, fixed, alone, dense.")
+    ] = "packed",
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, or both with a comma; bfloat16 by autocast.")
     ] = "float32",

@@ -24,6 +24,7 @@ from benchmark.throughput.mixes import mixes
 from benchmark.throughput.scaling import measure_scaling
 from benchmark.throughput.steps import DTYPES, YARDSTICK, Request, measure
 from benchmark.throughput.trace import write_trace
+from benchmark.throughput.whole_grid import table3_sheet, together_sheet
 from models.contract import Dimensions
 
 NOTE_FEATURES = 768
@@ -85,6 +86,9 @@ def run(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Done:
     caption = output.caption(facts)
     sheets = [tables.ratio_sheet(found), tables.epoch_sheet(found), tables.step_sheet(found)]
     figures = {"steps": plots.draw_steps(found, caption)}
+    protocol = _protocol(asked.protocol)
+    epochs = {True: protocol.training.epochs.multitask, False: protocol.training.epochs.singletask}
+    sheets[2:2] = [together_sheet(found), table3_sheet(found, epochs, len(protocol.seeds))]
     if whole:
         sheets.insert(0, further_tables.end_to_end_sheet(whole))
     if points:

@@ -135,6 +135,36 @@ def launches(work: Callable[[], object], device: torch.device) -> Launches | Non
     return Launches(kernels, max(0, waits - 1))
 
 
+def idle_share(work: Callable[[], object], device: torch.device, times: int = 8) -> float | None:
+    """Share of the time of several steps in a row in which a CUDA device does nothing; None without one."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as traced:
+        for _ in range(times):
+            work()
+        torch.cuda.synchronize(device)
+    events = traced.profiler.kineto_results.events()
+    on_device = [event for event in events if event.device_type() == torch.autograd.DeviceType.CUDA]
+    return idle_between([(event.start_ns(), event.start_ns() + event.duration_ns()) for event in on_device])
+
+
+def idle_between(spans: Iterable[tuple[int, int]]) -> float:
+    """Share of the time from the first start to the last end that no (start, end) covers.
+
+    >>> idle_between([(0, 4), (2, 5), (9, 10)])
+    0.4
+    """
+    spans = sorted(spans)
+    if not spans:
+        return 1.0
+    covered, reached = 0, spans[0][0]
+    for start, end in spans:
+        covered += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return 1 - covered / max(1, reached - spans[0][0])
+
+
 def flops(work: Callable[[], object]) -> int:
     """FLOPs of the products that torch carries out for `work`, backward passes included; a multiply-add is two.
 

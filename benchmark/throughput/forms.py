@@ -2,6 +2,7 @@
 
 **packed**: the tokens of present modalities end to end, as models are trained on a CPU and evaluated everywhere.
 **fixed**: several seeds in one step on batches of the same shapes, as models are trained on a GPU.
+**alone**: the fixed form with a single seed; what several at once are compared with.
 **dense**: every sequence padded to the longest of its batch, absent modalities included; the yardstick.
 
 A runner owns a model with its optimizer. All runners of a comparison start from the same parameters and get the same
@@ -30,7 +31,7 @@ LEARNING_RATE = 1e-4
 LATER_EPOCH = 10_000
 """Beyond any first stage of a model that has stages: what is measured is its last one."""
 
-FORMS = ("packed", "fixed", "dense")
+FORMS = ("packed", "fixed", "alone", "dense")
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,10 @@ def make_runner(subject: Subject, form: str, dtype: torch.dtype, batch_size: int
     half, entry = dtype == torch.bfloat16, subject.entry
     if form == "packed":
         return Eager(subject, subject.build(entry.build, subject.seed), half)
-    if form == "fixed":
+    if form in ("fixed", "alone"):
         if not getattr(subject.build(entry.build, subject.seed), "fixed_shapes", False):
             return "takes packed batches alone"
-        return Fixed(subject, batch_size, seeds, half, LEARNING_RATE)
+        return Fixed(subject, batch_size, seeds if form == "fixed" else 1, half, LEARNING_RATE)
     if form == "dense":
         if entry.dense is None:
             return "no dense reference"

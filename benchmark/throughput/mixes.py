@@ -28,6 +28,8 @@ from models.layout import on_device
 TRAINING_SHARE = 0.7
 """Of a task's samples; the paper splits patients 7:1:2."""
 
+VALIDATION_SHARE = 0.1
+
 KNOWN, POSITIVE = 0.25, 0.15
 """Shares of a multilabel task's entries that are known, if its labels are masked, and of positive ones."""
 

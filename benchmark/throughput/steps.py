@@ -15,9 +15,9 @@ from functools import partial
 import torch
 
 from benchmark.throughput.clock import Spread, alternating, peak_flops
-from benchmark.throughput.counting import allocated, counted, flops, launches
+from benchmark.throughput.counting import allocated, counted, flops, idle_share, launches
 from benchmark.throughput.forms import Runner, Subject, make_runner
-from benchmark.throughput.mixes import Mix
+from benchmark.throughput.mixes import VALIDATION_SHARE, Mix
 from models.contract import Dimensions, ModelEntry
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -67,7 +67,8 @@ class Row:
         peak_bytes: of tensors in a training step, beyond parameters, state of the optimizer and the batch.
         difference: largest difference of this form's first predictions from those of the comparison's first form,
             relative to the largest of these.
-        steps: an epoch of the mix.
+        steps: an epoch of the mix. validation: samples that are predicted after it.
+        idle: share of the time of steps in a row in which a CUDA device does nothing, None without one.
     """
 
     model: str
@@ -88,6 +89,8 @@ class Row:
     peak_bytes: int
     difference: float
     steps: int
+    validation: int
+    idle: float | None
 
     @property
     def train_rate(self) -> float:
@@ -227,6 +230,8 @@ def _row(
         peak_bytes=counts.peak_bytes if peak is None else peak,
         difference=difference,
         steps=subject.mix.steps_an_epoch(request.batch_size),
+        validation=round(subject.mix.samples * VALIDATION_SHARE),
+        idle=idle_share(train, request.device),
     )
 
 

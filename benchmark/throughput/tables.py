@@ -22,7 +22,8 @@ STEPS = (
     "Operations: kernels that torch calls in a training step, views and allocations left out. Waits: calls of a "
     "training step after which the host has to wait for the device, or would, if there were one. GFLOP: products that "
     "a training step carries out, padding included. Peak: those by the median time, as share of one large matrix "
-    "product of the same precision in the same run. MiB: tensors of a training step at their peak, beyond parameters, "
+    "product of the same precision in the same run. Idle: share of the time of steps in a row in which the device does "
+    "nothing. MiB: tensors of a training step at their peak, beyond parameters, "
     "optimizer and batch.",
     "The making of batches is not part of a step. Note embeddings are part of the batch, as they are in training.",
 )
@@ -142,12 +143,22 @@ def _spreads(spreads: Mapping[str, Spread]) -> dict[str, float]:
 
 def _line(row: Row, peaks: Mapping[str, float]) -> dict[str, Any]:
     spreads = {"train_ms": milliseconds(row.train), "infer_ms": milliseconds(row.infer)}
-    own = ("operations", "waits", "kernels", "cuda_waits", "train_flops", "infer_flops", "peak_bytes", "difference")
+    own = (
+        "operations",
+        "waits",
+        "kernels",
+        "cuda_waits",
+        "train_flops",
+        "infer_flops",
+        "peak_bytes",
+        "difference",
+        "idle",
+    )
     return (
         _key(row)
         | _spreads(spreads)
         | {"train_samples_per_second": row.train_rate, "infer_samples_per_second": row.infer_rate}
-        | {name: getattr(row, name) for name in own}
+        | {name: getattr(row, name) for name in (*own, "difference")}
         | {"flops_per_second": _speed(row), "device_peak": peaks[row.dtype], "share_of_peak": _share(row, peaks)}
         | {"steps_an_epoch": row.steps}
     )
@@ -166,6 +177,7 @@ def _shown(row: Row, peaks: Mapping[str, float]) -> dict[str, str]:
         "waits": f"{row.waits:,}",
         "CUDA launches": counted(row.kernels),
         "CUDA waits": counted(row.cuda_waits),
+        "idle": NOT_MEASURED if row.idle is None else f"{100 * row.idle:.0f} %",
         "GFLOP": f"{row.train_flops / GIGA:,.2f}",
         "of peak": f"{100 * _share(row, peaks):.0f} %",
         "MiB": f"{row.peak_bytes / MIB:,.0f}",
