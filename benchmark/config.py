@@ -56,6 +56,7 @@ class RunOptions(BaseModel):
     gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     slurm: dict[str, Any] = Field(default_factory=dict)
     save_every: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
+    deterministic: bool = False
     out: str | None = None
     dry_run: bool = False
 
@@ -73,6 +74,7 @@ class RunConfig:
         trace: score all test sets after each task's part of each epoch, for models trained on several tasks.
         device: "auto", "cpu" or "cuda". workers: processes side by side; None: as many as make sense.
         form: "auto", "packed" or "fixed"; of batches in training.
+        deterministic: of torch's algorithms only those that give the same bytes each time.
         save_every: seconds after which a running job keeps what it has reached. out: folder of runs and tables.
         executor: what carries out the jobs; "auto": this process, a pool of processes, or all GPUs, as suits.
         address, gpu_share: of Ray: a running cluster, and the share of a GPU that a job takes.
@@ -91,6 +93,7 @@ class RunConfig:
     workers: int | None
     form: str
     save_every: float
+    deterministic: bool
     out: Path
     dry_run: bool
     executor: str = "auto"
@@ -157,6 +160,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         workers=options.workers,
         form=options.form,
         save_every=options.save_every,
+        deterministic=options.deterministic,
         out=out,
         dry_run=options.dry_run,
         executor=options.executor,

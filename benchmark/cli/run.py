@@ -62,6 +62,14 @@ Form = Annotated[
         "shapes; auto (the default): fixed on a GPU, packed on the CPU."
     ),
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On a GPU: only algorithms that give the same bytes each time, where torch has them; slower, and a model "
+        "that needs others fails. A CPU needs no such switch.",
+    ),
+]
 SaveEvery = Annotated[
     float | None,
     typer.Option(
@@ -122,6 +130,7 @@ def run_command(
     address: Address = None,
     gpu_share: GpuShare = None,
     save_every: SaveEvery = None,
+    deterministic: Deterministic = False,
     out: Out = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -163,6 +172,7 @@ def run_command(
         "address": address,
         "gpu_share": gpu_share,
         "save_every": save_every,
+        "deterministic": deterministic or None,
         "out": out,
         "dry_run": dry_run or None,
     }

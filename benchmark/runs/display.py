@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.runs.executors import Advanced, Deferred, Ended, Event, Tell
+from benchmark.runs.executors import Advanced, Deferred, Ended, Event, Stalled, Tell
 from benchmark.runs.job import Job
 from benchmark.runs.tally import Cell, Tally, duration
 
@@ -33,7 +33,13 @@ def watching(
     if console.is_terminal:
         view = _View(tally, titles)
         with Live(view, console=console, refresh_per_second=4, transient=True):
-            yield tally.tell
+
+            def show(event: Event) -> None:
+                tally.tell(event)
+                if isinstance(event, Stalled):
+                    console.print(stall_line(event, titles), soft_wrap=True, markup=False, highlight=False)
+
+            yield show
         return
 
     last = tally.clock()
@@ -46,6 +52,8 @@ def watching(
             line = result_line(event, tally, titles, main_metrics)
         elif isinstance(event, Deferred):
             line = f"{job_title(event.job, titles)}: another process is at it; this one looks again at the end"
+        elif isinstance(event, Stalled):
+            line = stall_line(event, titles)
         elif isinstance(event, Advanced) and tally.clock() - last >= QUIET and event.report.task == event.job.tasks[-1]:
             line = epoch_line(event, tally, titles)
         if line:
@@ -72,6 +80,10 @@ def result_line(event: Ended, tally: Tally, titles: Mapping[str, str], main_metr
     left = tally.seconds_left()
     rest = f"; about {duration(left)} left" if left else ""
     return f"{head}: {', '.join(scores)} ({duration(result.seconds)}{rest})"
+
+
+def stall_line(event: Stalled, titles: Mapping[str, str]) -> str:
+    return f"{job_title(event.job, titles)}: nothing heard for {duration(event.seconds)}; is it stuck?"
 
 
 def epoch_line(event: Advanced, tally: Tally, titles: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ class Context:
         threads: of torch on the CPU. caption: facts that are written into every run.json for readers.
         studies: tuning study that a model's settings come from, by model.
         wait: for jobs that another process is at, instead of leaving them out.
+        deterministic: of torch's algorithms only those that give the same bytes each time.
         save_every: seconds after which a job keeps what it has reached, at the next end of an epoch.
         form: "packed": jobs are trained one by one, on packed batches; "fixed": seeds of one model are trained side by
             side, on batches of fixed shapes, where the model can be.
@@ -59,6 +61,7 @@ class Context:
     caption: Mapping[str, Any] = field(default_factory=dict)
     studies: Mapping[str, str] = field(default_factory=dict)
     save_every: float = 60.0
+    deterministic: bool = False
     wait: bool = False
     form: str = "packed"
 
@@ -201,16 +204,20 @@ def _train(
 
 @contextmanager
 def threads_of(context: Context) -> Iterator[None]:
-    """Gives torch the context's number of threads meanwhile."""
+    """Gives torch the context's number of threads and kind of algorithms meanwhile."""
     import torch
 
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     if context.device == "cpu":
         torch.set_num_threads(context.threads)
+    if context.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
 
 
 def plan_of(job: Job, context: Context) -> TrainingPlan:
@@ -310,7 +317,7 @@ def _record(job: Job, context: Context, status: str, started: datetime, seconds:
         "variant": job.variant,
         "study": context.studies.get(job.model),
         **context.caption,
-        "environment": environment(context.device, context.threads),
+        "environment": environment(context.device, context.threads) | {"deterministic": context.deterministic},
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),

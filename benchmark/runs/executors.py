@@ -6,6 +6,7 @@ An executor takes jobs in order and tells what happens through events; it never 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -47,13 +48,21 @@ class Deferred:
 
 
 @dataclass(frozen=True)
+class Stalled:
+    """Nothing has been heard of a running job for so many seconds."""
+
+    job: Job
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Ended:
     """A job is over."""
 
     result: RunResult
 
 
-Event = Started | Advanced | Deferred | Ended
+Event = Started | Advanced | Deferred | Stalled | Ended
 Tell = Callable[[Event], None]
 Execute = Callable[..., RunResult]
 
@@ -123,9 +132,11 @@ class ProcessPool:
 
     Args:
         choose: what begins when and where, or the number of workers side by side.
+        patience: seconds without a word from a job after which it is reported; an epoch can take hours.
     """
 
-    def __init__(self, choose: int | Choose, execute: Execute = execute) -> None:
+    def __init__(self, choose: int | Choose, execute: Execute = execute, patience: float = 3 * 3600.0) -> None:
+        self.patience = patience
         self.choose = any_of(choose) if isinstance(choose, int) else choose
         self.execute = execute
         self._spawn = get_context("spawn")
@@ -137,8 +148,9 @@ class ProcessPool:
         try:
             while waiting or busy:
                 self._begin(waiting, busy, idle, context, tell)
-                for pipe in wait(list(busy)):
+                for pipe in wait(list(busy), timeout=min(60.0, self.patience)):
                     worker = busy[pipe]
+                    worker.heard = time.monotonic()
                     try:
                         event = pipe.recv()
                     except (EOFError, OSError):
@@ -148,6 +160,8 @@ class ProcessPool:
                     tell(event)
                     if isinstance(event, Ended):
                         idle.append(busy.pop(pipe))
+                for worker in busy.values():
+                    worker.report_silence(self.patience, tell)
         finally:
             for worker in [*busy.values(), *idle]:
                 worker.process.kill()
@@ -193,13 +207,22 @@ class _Worker:
         self.process, self.pipe, self.place = process, pipe, place
         self.job: Job | None = None
         self.since = datetime.now(UTC)
+        self.heard = self.warned = time.monotonic()
 
     @property
     def at_work(self) -> tuple[Job, Place]:
         assert self.job is not None
         return self.job, self.place
 
+    def report_silence(self, patience: float, tell: Tell) -> None:
+        """Tells if nothing was heard for longer than `patience`, and again after as long."""
+        now = time.monotonic()
+        if now - max(self.heard, self.warned) > patience and self.job is not None:
+            self.warned = now
+            tell(Stalled(self.job, now - self.heard))
+
     def give(self, job: Job, tell: Tell) -> None:
+        self.heard = time.monotonic()
         self.job, self.since = job, datetime.now(UTC)
         tell(Started(job))
         with suppress(BrokenPipeError):  # it died; `wait` reports that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmark.code_version import code_version
 from benchmark.config import RunConfig
@@ -105,6 +105,7 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         studies = {name: own.study for name, own in config.protocol.training_of.items() if own.study}
         form = form_of(config, device)
         context = Context(plan.data.path, out, device, 1, caption, studies, config.save_every, form=form)
+        context = replace(context, deterministic=config.deterministic)
         workers = worker_count(config, device, len(waiting))
         executor = executor or (InProcess() if form == "fixed" else executor_for(config, device, workers, plan.jobs))
         ordered = longest_first(waiting, stored_estimates(context), plan.data.samples)

@@ -17,7 +17,10 @@ from benchmark.errors import UserError
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
 from benchmark.runs.executors import Ended, Execute, Started, Tell
 from benchmark.runs.job import Job
-from benchmark.runs.workers import threads_in_environment
+from benchmark.runs.workers import import_path, threads_in_environment
+
+STARTS = 4
+"""Tries to start Ray on this machine."""
 
 
 class RayExecutor:
@@ -39,7 +42,7 @@ class RayExecutor:
         self.address, self.workers, self.gpu_share, self.execute = address, workers, gpu_share, execute
 
     def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
-        ray = _ray()
+        ray = _ray(alone=self.address is None)
         with self._cluster(ray, context):
             share = self.gpu_share if context.device == "cuda" else 0
             task = ray.remote(num_cpus=1, num_gpus=share, max_calls=1, max_retries=0)(_execute)
@@ -58,16 +61,26 @@ class RayExecutor:
                 for reference in running:
                     ray.cancel(reference, force=True)
 
+    def _start(self, ray: Any, quiet: dict[str, Any]) -> None:
+        """Starts Ray here. It gives itself 30 seconds for that, too few on a busy machine: several tries."""
+        for left in reversed(range(STARTS)):
+            try:
+                ray.init(num_cpus=self.workers, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+                return
+            except Exception as fault:
+                if not left or "timed out" not in str(fault):
+                    raise
+                ray.shutdown()
+
     @contextmanager
     def _cluster(self, ray: Any, context: Context) -> Iterator[None]:
         quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # a busy machine takes long to start it
         try:
-            with threads_in_environment(context.threads):  # its workers inherit them
+            with threads_in_environment(context.threads, import_path()):  # its workers inherit them
                 if self.address is None:
-                    here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-                    ray.init(num_cpus=self.workers, **here, **quiet)
+                    self._start(ray, quiet)
                 else:
                     ray.init(address=self.address, **quiet)
         except Exception as fault:  # Ray raises plain exceptions of many kinds
@@ -102,7 +115,9 @@ def _result(ray: Any, reference: Any, job: Job, since: datetime, context: Contex
         return RunResult(job, "failed", seconds=seconds, error=error)
 
 
-def _ray() -> Any:
+def _ray(alone: bool) -> Any:
+    if alone:  # read when Ray is imported: its processes then listen on the loopback interface only
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError as fault:

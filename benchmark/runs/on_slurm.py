@@ -12,7 +12,7 @@ from benchmark.errors import UserError
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
 from benchmark.runs.executors import Ended, Execute, Started, Tell
 from benchmark.runs.job import Job
-from benchmark.runs.workers import threads_in_environment
+from benchmark.runs.workers import import_path, threads_in_environment
 
 PARAMETERS = {"timeout_min": 24 * 60, "cpus_per_task": 2, "mem_gb": 16}
 """What a job asks SLURM for unless told otherwise."""
@@ -36,7 +36,7 @@ class SlurmExecutor:
         self.parameters, self.cluster, self.execute, self.wait = dict(parameters or {}), cluster, execute, wait
 
     def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
-        with threads_in_environment(context.threads):
+        with threads_in_environment(context.threads, import_path()):
             handles = self._submit(jobs, context)
         since = datetime.now(UTC)
         running: dict[str, tuple[Any, Job]] = {job.id: (handle, job) for handle, job in zip(handles, jobs, strict=True)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Mapping
@@ -15,6 +16,11 @@ def as_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.filterwarnings("ignore", category=UserWarning, module="benchmark.registry")  # told once, by the parent
+
+
+def import_path() -> dict[str, str]:
+    """Lets a new Python process that is started by others find the packages that this one finds."""
+    return {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 
 
 class threads_in_environment:

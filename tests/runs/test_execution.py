@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -211,3 +212,20 @@ def _living(session: int) -> list[int]:
         if int(after_name[3]) == session and after_name[0] != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def test_deterministic_algorithms_are_asked_of_torch_for_the_jobs_alone_and_noted(tmp_path):
+    import torch
+
+    seen = []
+
+    def train(plan, *rest, **options):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return fake_train(plan, *rest, **options)
+
+    for wanted in (True, False):
+        config = config_for(tmp_path / str(wanted), models="medfuse", tasks="ihm", seeds="1", deterministic=wanted)
+        run(config, execute=partial(execute, train=train))
+        (folder,) = finished_runs(config.out)
+        assert json.loads((folder / "run.json").read_text())["environment"]["deterministic"] is wanted
+    assert seen == [True, False] and not torch.are_deterministic_algorithms_enabled()
