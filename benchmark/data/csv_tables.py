@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,12 @@ class Guard:
 
     def __init__(self, rows: dict[str, int], table: str) -> None:
         self.rows, self.table, self.count = rows, table, 0
+        self._lock = threading.Lock()
 
     def counting(self, column: pl.Series) -> pl.Series:
-        self.count += len(column)
-        self.rows[self.table] = self.count
+        with self._lock:  # the reader's threads call at the same time
+            self.count += len(column)
+            self.rows[self.table] = self.count
         return self.filled(column)
 
     def filled(self, column: pl.Series) -> pl.Series:
