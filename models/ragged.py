@@ -147,7 +147,8 @@ def forget_groups() -> None:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def _positions(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    return on_device(np.concatenate([np.arange(length) for length in lengths]), device)
+    counts = np.array(lengths)
+    return on_device(_spans(np.zeros_like(counts), counts), device)
 
 
 def positions(layout: Layout | Slots, device: torch.device) -> Tensor:
@@ -265,29 +266,37 @@ def everyone(size: int, like: Layout | Slots, count: int = 1) -> Layout | Slots:
     return Layout((count,) * size, tuple(range(size)))
 
 
+def starts_of(lengths: np.ndarray) -> np.ndarray:
+    """Where each of several runs begins if they lie end to end."""
+    return np.cumsum(lengths) - lengths
+
+
+def _spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """start, start + 1, ..., of each span in turn, `lengths` numbers of each.
+
+    >>> _spans(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    return np.arange(lengths.sum()) + np.repeat(starts - starts_of(lengths), lengths)
+
+
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # cached tensors outlive the mode they are made in
 def _join_plan(layouts: tuple[Layout, ...], device: torch.device) -> tuple[Layout, Tensor, tuple[Tensor, ...]]:
     for layout in layouts:
         if any(a >= b for a, b in itertools.pairwise(layout.rows)):
             raise ValueError(f"rows {layout.rows}; sequences can be joined if each row occurs once, in ascending order")
-    pieces = [  # (row, part, length) of every sequence, ordered by row, then by part
-        (row, part, length)
-        for part, layout in enumerate(layouts)
-        for row, length in zip(layout.rows, layout.lengths, strict=True)
-    ]
-    order = sorted(range(len(pieces)), key=lambda piece: pieces[piece][:2])
-    starts = np.cumsum([0] + [length for _, _, length in pieces])
-    source = np.concatenate([np.arange(starts[piece], starts[piece + 1]) for piece in order])
+    rows = np.concatenate([layout.rows for layout in layouts])
+    counts = np.concatenate([layout.lengths for layout in layouts])
+    order = np.argsort(rows, kind="stable")  # by row, then by part
+    source = _spans(starts_of(counts)[order], counts[order])
     target = np.empty_like(source)
     target[source] = np.arange(len(source))
-    lengths: dict[int, int] = {}
-    for piece in order:
-        row, _, length = pieces[piece]
-        lengths[row] = lengths.get(row, 0) + length
+    own, first = np.unique(rows[order], return_index=True)
+    lengths = np.add.reduceat(counts[order], first)
     bounds = np.cumsum([0] + [layout.tokens for layout in layouts])
     where = tuple(on_device(target[a:b], device) for a, b in itertools.pairwise(bounds))
-    joint = Layout(tuple(lengths.values()), tuple(lengths))
+    joint = Layout(tuple(lengths.tolist()), tuple(own.tolist()))
     return joint, on_device(source, device), where
 
 
