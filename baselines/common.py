@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.contract import MODALITIES, Head, Layout, Packed
-from models.layout import on_device
+from models.layout import index_cache, on_device
 
 LayerKind = Literal["shared", "original"]
 """Encoder layers of a baseline: those that all models of the comparison share, or those of the baseline's authors."""
@@ -40,8 +39,7 @@ def check_depth(name: str, layer: int, layers: int) -> None:
         raise ValueError(f"{name} {layer}; allowed are 0 to {layers - 1} with {layers} layers")
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(64)
 def _copied_tokens(layout: Layout, picks: tuple[int, ...], device: torch.device) -> Tensor:
     spans = [np.arange(layout.offsets[pick], layout.offsets[pick] + layout.lengths[pick]) for pick in picks]
     return on_device(np.concatenate(spans), device)

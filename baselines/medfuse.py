@@ -144,7 +144,8 @@ class MedFuse(nn.Module):
         of_rows = [
             put(vectors[m].new_zeros(batch.size, vectors[m].shape[1]), embedded[m].layout, vectors[m]) for m in owned
         ]  # (B, D) each
-        patient = self.norm(last_state_of_present(self.fusion, of_rows, batch.present[:, owned]))  # (B, D)
+        present = torch.stack([batch.present[:, m] for m in owned], 1)  # a list as index would be copied to the device
+        patient = self.norm(last_state_of_present(self.fusion, of_rows, present))  # (B, D)
         logits = self.head(patient)  # (B, C)
         if self.training and self.pretraining:
             return Output(logits, readouts=self.read_unimodal(vectors, embedded))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.contract import Layout, Packed, Slots
-from models.layout import on_device
+from models.layout import index_cache, on_device
 from models.slots import starts, steps
 
 STEP_OVERHEAD = {"cpu": 2}
@@ -67,10 +67,25 @@ def read_steps(lstm: nn.LSTM, steps: Tensor, state: State | None = None) -> tupl
 
     On a CPU not in half precision under autocast either: torch has such an LSTM for few CPUs only.
     """
+    if state is None:
+        zero = steps.new_zeros(lstm.num_layers, steps.shape[1], lstm.hidden_size)
+        state = (zero, zero)
     if steps.device.type != "cpu":
-        return lstm(steps, state)
+        return _run(lstm, steps, state)
     with torch.autocast("cpu", enabled=False):
-        return lstm(steps.to(lstm.weight_ih_l0.dtype), state)
+        dtype = lstm.weight_ih_l0.dtype
+        return _run(lstm, steps.to(dtype), (state[0].to(dtype), state[1].to(dtype)))
+
+
+def _run(lstm: nn.LSTM, steps: Tensor, state: State) -> tuple[Tensor, State]:
+    """The layers with the values that the module has now; called itself, it would hold on to those of an earlier step
+    where they are one seed's part of a stack."""
+    weights = [getattr(lstm, name) for name in lstm._flat_weights_names]
+    training, batch_first, bidirectional = lstm.training, False, False
+    top, hidden, cell = torch.lstm(
+        steps, state, weights, lstm.bias, lstm.num_layers, 0.0, training, bidirectional, batch_first
+    )
+    return top, (hidden, cell)
 
 
 # ------------------------------------------------------------------------------------------------------- blocks
@@ -90,22 +105,19 @@ def _cut(lengths: tuple[int, ...], overhead: int) -> tuple[np.ndarray, ...]:
     return tuple(np.array(run) for run in runs)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(64)
 def _order(lengths: tuple[int, ...], overhead: int, device: torch.device) -> Tensor:
     """(n,) where each sequence is among those of all blocks."""
     return on_device(np.argsort(np.concatenate(_cut(lengths, overhead))), device)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@index_cache(64)
 def _members(lengths: tuple[int, ...], overhead: int, device: torch.device) -> tuple[Tensor, ...]:
     """(n,) the sequences of each block."""
     return tuple(on_device(run, device) for run in _cut(lengths, overhead))
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)
+@index_cache(32)
 def _blocks(layout: Layout, overhead: int, device: torch.device) -> tuple[Block, ...]:
     blocks = []
     for run in _cut(layout.lengths, overhead):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 
 from models.contract import MODALITIES, Layout, Packed, Slots
 from models.layers import AttentionScale, EncoderLayer, LayerInit, encoder_layers, full_precision
-from models.layout import on_device
+from models.layout import index_cache, on_device
 from models.mask import SINGLES, Mask
 from models.ragged import Group, Grouping, beside, grouping, rows_of, rows_or_beyond
 from models.slots import Group as SlotGroup
@@ -95,8 +94,7 @@ def plan_reading(streams: Sequence[Packed | None], present: Tensor, mask: Mask) 
     )
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(256)
 def _readers(mask: Mask, counts: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """(n, Q) readers of each sequence, `counts` sequences of each modality; and their places among S * M."""
     modality = [m for m, count in enumerate(counts) for _ in range(count)]

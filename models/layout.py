@@ -14,19 +14,63 @@ Legend: n sequences (slots), N tokens (room for tokens), B samples of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, wraps
 from itertools import accumulate
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 def on_device(values: np.ndarray | Tensor | Sequence, device: torch.device) -> Tensor:
     """A tensor of host values on `device`; the host does not wait for the copy, as it would in `torch.tensor`."""
     return torch.as_tensor(values).to(device, non_blocking=True)
+
+
+_kept: ContextVar[list[Any] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keeping() -> Iterator[list[Any]]:
+    """Collects what caches of index tensors give out meanwhile.
+
+    A recorded step reads these tensors where they lie for as long as it is replayed, without asking the caches for
+    them, which may long have dropped them: whoever records a step holds on to the list.
+    """
+    token = _kept.set(kept := [])
+    try:
+        yield kept
+    finally:
+        _kept.reset(token)
+
+
+def index_cache(size: int) -> Callable[[F], F]:
+    """Keeps the last `size` results of a function that makes index tensors from values that can be hashed.
+
+    They outlive the mode in which they are made, so they are made outside of inference mode.
+    """
+
+    def decorate(make: F) -> F:
+        cached = lru_cache(maxsize=size)(torch.inference_mode(False)(make))
+
+        @wraps(make)
+        def get(*key: Any) -> Any:
+            found = cached(*key)
+            if (kept := _kept.get()) is not None:
+                kept.append(found)
+            return found
+
+        get.cache_clear = cached.cache_clear
+        return get
+
+    return decorate
 
 
 @dataclass(frozen=True)

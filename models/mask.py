@@ -19,13 +19,12 @@ are hidden. `enforced=False` gives that behaviour; `tests/models/test_released_c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from models.contract import MODALITIES
-from models.layout import on_device
+from models.layout import index_cache, on_device
 
 COMBINATIONS = (
     (True, False, False),
@@ -47,8 +46,7 @@ def complete_combinations(present: Tensor) -> Tensor:
     return (present[:, None, :] | ~_members(present.device)).all(-1)
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@index_cache(8)
 def _members(device: torch.device) -> Tensor:
     return on_device(COMBINATIONS, device)
 
@@ -116,8 +114,7 @@ class Mask:
         return bias.masked_fill(~torch.cat(exists, 1)[:, None, :], -torch.inf)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)
+@index_cache(32)
 def _of_complete_samples(mask: Mask, device: torch.device) -> Tensor:
     """(K, K) bool: who sees whom in a sample that owns all modalities."""
     s = mask.specials

@@ -11,14 +11,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models import slots
-from models.layout import Layout, Packed, Slots, on_device
+from models.layout import Layout, Packed, Slots, index_cache, on_device
 
 GROUP_OVERHEAD = {"cpu": 20_000}
 GROUP_OVERHEAD_ELSEWHERE = 2_000_000
@@ -107,8 +106,7 @@ def grouping(layout: Layout | Slots, device: torch.device) -> Grouping | slots.G
     return slots.grouping(layout) if isinstance(layout, Slots) else _grouping(layout, device)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(32)
 def _grouping(layout: Layout, device: torch.device) -> Grouping:
     lengths = np.asarray(layout.lengths)
     offsets = np.asarray(layout.offsets)
@@ -144,8 +142,7 @@ def forget_groups() -> None:
     _grouping.cache_clear()
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(64)
 def _positions(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     counts = np.array(lengths)
     return on_device(_spans(np.zeros_like(counts), counts), device)
@@ -156,8 +153,7 @@ def positions(layout: Layout | Slots, device: torch.device) -> Tensor:
     return _positions(layout.lengths, device)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(64)
 def _first_tokens(offsets: tuple[int, ...], device: torch.device) -> Tensor:
     return on_device(offsets, device)
 
@@ -170,8 +166,7 @@ def first_tokens(layout: Layout | Slots, device: torch.device) -> Tensor:
 # ------------------------------------------------------------------------------ between sequences and batch rows
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(64)
 def row_index(rows: tuple[int, ...], device: torch.device) -> Tensor:
     """Batch rows as an index tensor."""
     return on_device(np.array(rows, np.int64), device)
@@ -215,8 +210,7 @@ def add(of_rows: Tensor, layout: Layout | Slots, vectors: Tensor) -> Tensor:
     return of_rows.index_add(0, rows_of(layout, of_rows.device), only_owned(vectors, layout))
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(32)
 def _owners_and_counts(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor]:
     """(N,) sequence of every token, and (n, 1) number of tokens of every sequence."""
     owners = np.repeat(np.arange(len(layout)), layout.lengths)
@@ -280,8 +274,7 @@ def _spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) + np.repeat(starts - starts_of(lengths), lengths)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(32)
 def _join_plan(layouts: tuple[Layout, ...], device: torch.device) -> tuple[Layout, Tensor, tuple[Tensor, ...]]:
     for layout in layouts:
         if any(a >= b for a, b in itertools.pairwise(layout.rows)):

@@ -12,13 +12,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.layout import Packed, Slots, on_device
+from models.layout import Packed, Slots, index_cache, on_device
 
 
 @dataclass(frozen=True)
@@ -71,23 +70,20 @@ def grouping(layout: Slots) -> Grouping:
     return Grouping(tuple(groups), tuple(count for _, count in runs))
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # cached tensors outlive the mode they are made in
+@index_cache(256)
 def steps(length: int, device: torch.device) -> Tensor:
     """0, 1, ..., length - 1."""
     return torch.arange(length, device=device)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@index_cache(64)
 def slot_and_place(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """(N,) slot of every token, and (N,) its place within the slot."""
     slot = np.repeat(np.arange(len(lengths)), lengths)
     return on_device(slot, device), on_device(np.concatenate([np.arange(length) for length in lengths]), device)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@index_cache(64)
 def starts(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """(n,) index of each slot's first token."""
     return on_device(np.cumsum([0, *lengths[:-1]]), device)

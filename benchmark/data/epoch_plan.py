@@ -82,26 +82,32 @@ def plan_epoch(
 
 def _plan(tables: dict[str, np.ndarray], first: int, rooms: Sequence[Room]) -> EpochPlan:
     """The plan of steps `first` and following from tables as `_Shuffled.slots` makes them, of all seeds."""
-    need = _rooms_of_batches(tables.pop("lengths"), rooms)  # (T, S)
+    fits = _fitting(tables.pop("lengths"), rooms)  # (R, T, S)
+    need = fits.argmax(0)  # (T, S)
     wanted = (need[:, :, None] == np.arange(len(rooms))) & tables["alive"][:, :, None]  # (T, S, R)
     step, room = np.nonzero(wanted.any(1))
     content = np.arange(need.shape[1])  # whose batch a seed is given; where its own does not fit, that of one that does
-    content = np.where(need[step] <= room[:, None], content, wanted[step, :, room].argmax(1)[:, None])
+    content = np.where(fits[room, step], content, wanted[step, :, room].argmax(1)[:, None])
     tables = {name: table[step[:, None], content] for name, table in tables.items()}
     tables["alive"] = wanted[step, :, room]
     return EpochPlan(tuple(rooms[place] for place in room), tuple((first + step).tolist()), tables)
 
 
-def _rooms_of_batches(lengths: np.ndarray, rooms: Sequence[Room]) -> np.ndarray:
-    """(T, S) place of the smallest room that holds each batch, from its (T, S, B, M) tokens."""
+def _fitting(lengths: np.ndarray, rooms: Sequence[Room]) -> np.ndarray:
+    """(R, T, S) bool, which room holds which batch, from its (T, S, B, M) tokens.
+
+    A larger room need not have a larger slot everywhere, and so need not hold what a smaller one does.
+    """
     needs = sorted_needs(lengths)
-    fit = [
-        np.all([(need <= slots).all(2) for need, slots in zip(needs, slot_rooms(room), strict=True)], axis=0)
-        for room in rooms
-    ]
-    if not np.any(fit, axis=0).all():
-        raise ValueError(f"no room holds the batches of step {int(np.argmin(np.any(fit, 0).all(1)))}; {rooms[-1]}")
-    return np.argmax(fit, axis=0)
+    fits = np.stack(
+        [
+            np.all([(need <= slots).all(2) for need, slots in zip(needs, slot_rooms(room), strict=True)], axis=0)
+            for room in rooms
+        ]
+    )
+    if not fits.any(0).all():
+        raise ValueError(f"no room holds the batches of step {int(np.argmin(fits.any(0).all(1)))}; {rooms[-1]}")
+    return fits
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                 "training_samples_per_second": info.get("training_samples_per_second"),
                 "inference_samples_per_second": info.get("inference_samples_per_second"),
                 "peak_memory_mib": info["peak_memory"] / MIB if info.get("peak_memory") else None,
-                "hours": record["seconds"] / HOUR,
+                "hours": record["seconds"] / record["info"].get("seeds_together", 1) / HOUR,
                 "device": record["environment"]["device"],
             }
         )

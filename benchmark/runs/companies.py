@@ -16,7 +16,7 @@ from benchmark.runs.folder import is_done, lock_file
 from benchmark.runs.job import Job
 
 if TYPE_CHECKING:
-    from benchmark.training import EpochReport, Trained
+    from benchmark.training import EpochReport, Trained, TrainingPlan
     from benchmark.training.resume import Bookmark
 
     Notify = Callable[[Job, EpochReport], None]
@@ -44,15 +44,16 @@ def execute_company(jobs: Sequence[Job], context: Context, notify: Notify) -> li
     """
     with ExitStack() as locks:
         results, mine = [], []
-        for job in jobs:
+        # One order everywhere, so that no two processes wait for each other.
+        for job in sorted(jobs, key=lambda job: job.id):
             held = locks.enter_context(holding(lock_file(context.out, job.id), context.wait))
             if is_done(context.out, job.id):
                 results.append(RunResult(job, "skipped"))
             elif held:
-                mine.append(job)
+                mine.append(job.id)
             else:
                 results.append(RunResult(job, "busy"))
-        return results + (_together(mine, context, notify) if mine else [])
+        return results + _together([job for job in jobs if job.id in mine], context, notify)
 
 
 def _together(jobs: Sequence[Job], context: Context, notify: Notify) -> list[RunResult]:
@@ -60,35 +61,58 @@ def _together(jobs: Sequence[Job], context: Context, notify: Notify) -> list[Run
     from benchmark.training.together import NotTogether
 
     started, clock = datetime.now(UTC), time.perf_counter()
-    bookmarks = [make_bookmark(job, context) for job in jobs]
+    ready, plans, results = _plans(jobs, context, started)
+    bookmarks = [make_bookmark(job, context) for job in ready]
     outcomes: Sequence[Trained | Exception] = ()
+    too_large = False
     try:
-        outcomes = _train(jobs, context, notify, bookmarks)
+        outcomes = _train(ready, plans, context, notify, bookmarks) if ready else ()
     except NotTogether:
-        return [execute_held(job, context, partial(notify, job)) for job in jobs]
+        pass
     except Exception as fault:
-        if len(jobs) == 1 or not out_of_memory(fault):
-            outcomes = [fault] * len(jobs)
-    if not outcomes:  # here, where no traceback holds tensors any more
-        warnings.warn(f"out of memory with {len(jobs)} seeds side by side; going on with half as many", stacklevel=2)
-        parts = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
-        return [result for part in parts for result in _together(part, context, notify)]
-    seconds = time.perf_counter() - clock
-    return [
-        conclude(job, context, outcome, started, seconds, bookmark.earlier)
-        for job, outcome, bookmark in zip(jobs, outcomes, bookmarks, strict=True)
-    ]
+        too_large = out_of_memory(fault)
+        outcomes = () if too_large else [fault] * len(ready)
+    if outcomes or not ready:
+        seconds = time.perf_counter() - clock
+        return results + [
+            conclude(job, context, outcome, started, seconds, bookmark.earlier)
+            for job, outcome, bookmark in zip(ready, outcomes, bookmarks, strict=True)
+        ]
+    # What follows is done here, where no traceback holds tensors any more.
+    if too_large and len(ready) > 1:
+        warnings.warn(f"out of memory with {len(ready)} seeds side by side; going on with half as many", stacklevel=2)
+        halves = ready[: len(ready) // 2], ready[len(ready) // 2 :]
+        return results + [result for half in halves for result in _together(half, context, notify)]
+    return results + [execute_held(job, context, partial(notify, job)) for job in ready]
+
+
+def _plans(
+    jobs: Sequence[Job], context: Context, started: datetime
+) -> tuple[list[Job], list[TrainingPlan], list[RunResult]]:
+    """The jobs that can begin with their plans, and the ends of those whose first training is missing."""
+    ready, plans, failed = [], [], []
+    for job in jobs:
+        try:
+            plans.append(plan_of(job, context))
+            ready.append(job)
+        except Exception as fault:
+            failed.append(conclude(job, context, fault, started, 0.0, 0.0))
+    return ready, plans, failed
 
 
 def _train(
-    jobs: Sequence[Job], context: Context, notify: Notify, bookmarks: Sequence[Bookmark]
+    jobs: Sequence[Job],
+    plans: Sequence[TrainingPlan],
+    context: Context,
+    notify: Notify,
+    bookmarks: Sequence[Bookmark],
 ) -> list[Trained | Exception]:
     import torch
 
     from benchmark.data.dataset import PreparedData
     from benchmark.training.together import train_together
 
-    plans, data = [plan_of(job, context) for job in jobs], PreparedData.open(context.data)
+    data = PreparedData.open(context.data)
     with threads_of(context):
         return train_together(
             plans, data, torch.device(context.device), [partial(notify, job) for job in jobs], bookmarks

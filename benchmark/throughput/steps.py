@@ -210,7 +210,7 @@ def _row(
 ) -> Row:
     train, infer = partial(runner.train, batch), partial(runner.infer, batch)
     counts, launched = counted(partial(runner.unrecorded, batch)), launches(train, request.device)
-    peak = allocated(train, request.device)
+    peak = allocated(partial(runner.unrecorded, batch), request.device)
     return Row(
         model=subject.entry.name,
         title=subject.entry.title,

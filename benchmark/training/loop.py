@@ -251,7 +251,10 @@ def mean_loss(losses: Tensor, samples: Sequence[Tensor], source: BatchSource, ep
 
     Raises:
         Diverged: one is not finite.
+        UserError: there is none.
     """
+    if not len(losses):
+        raise UserError(f"task {source.task.task.name}: no batch of epoch {epoch} has a known label")
     finite = torch.isfinite(losses)
     if not finite.all():
         step = int((~finite).nonzero()[0])

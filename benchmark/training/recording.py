@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmark.data.stacked import StackedBatch
 from benchmark.training.stacked import Objective, SeedStack
+from models.layout import keeping
 
 WARM_UP = 3
 """Steps before a recording, in which libraries choose their kernels and take their workspaces."""
@@ -27,6 +28,7 @@ class _Recording:
     noise: tuple[Tensor, Tensor]
     rates: Tensor
     losses: Tensor
+    kept: list  # index tensors that the graph reads
 
 
 class Steps:
@@ -75,11 +77,11 @@ class Steps:
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         # Other threads, which fetch later batches meanwhile, are not to break the recording.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with keeping() as kept, torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             losses = self.stack.step(batch, objective, rates, noise)
         for tensor, value in zip(self.stack.state(), before, strict=True):
             tensor.copy_(value)
-        return _Recording(graph, batch, noise, rates, losses)
+        return _Recording(graph, batch, noise, rates, losses, kept)
 
     @staticmethod
     def _bring(recording: _Recording, batch: StackedBatch, rates: Tensor, noise: tuple[Tensor, Tensor]) -> None:

@@ -22,6 +22,7 @@ from benchmark.data.stacked import StackedBatch, inputs_of, labels_of
 from benchmark.training.adam import FlatAdam, MemberAdam
 from benchmark.training.losses import total_loss
 from models.noise import Counting, Drawn, drawn_from
+from models.slots import spread
 
 ALIGNMENT = 64
 """Every parameter begins at a multiple of this many numbers, as fast products want it."""
@@ -69,7 +70,8 @@ class SeedStack:
             name: torch.stack([dict(model.named_buffers())[name] for model in models])
             for name, _ in first.named_buffers()
         }
-        self.adam = FlatAdam(self.values, self.gradient, list(self.places.values()), self.seeds, clip_norm)
+        spans = [span for span in self.places.values() if span[1] > span[0]]
+        self.adam = FlatAdam(self.values, self.gradient, spans, self.seeds, clip_norm)
         self._counted: dict[tuple[int, object], tuple[int, int]] = {}
 
     def member(self, seed: int) -> nn.Module:
@@ -109,8 +111,11 @@ class SeedStack:
         """
         self.template.train()
         self.gradient.zero_()
+        before = {name: buffer.clone() for name, buffer in self.buffers.items()}
         losses = self.losses(batch, objective, noise)
         losses.sum().backward()
+        for name, buffer in self.buffers.items():  # running statistics of who sits out stay as they were
+            buffer.copy_(torch.where(spread(batch.alive, buffer), buffer, before[name]))
         self.adam.step(rates)
         return losses.detach()
 

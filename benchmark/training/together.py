@@ -22,6 +22,7 @@ from benchmark.random import stream_seed
 from benchmark.training.expense import forget_peak_memory
 from benchmark.training.learn import Ready, TrainingPlan, make_ready, test_sources
 from benchmark.training.loop import EpochReport, Segment, begin, mean_loss, segments
+from benchmark.training.portions import out_of_memory
 from benchmark.training.recording import Steps
 from benchmark.training.resume import Bookmark
 from benchmark.training.stacked import Objective, SeedStack
@@ -52,6 +53,8 @@ def train_together(
         Whatever concerns all seeds: see `train`.
     """
     started = time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # of models before; what is free decides which stores lie on the device
     forget_peak_memory(device)
     tasks = {name: data.task(name).with_label_fraction(plans[0].label_fraction) for name in plans[0].tasks}
     tests = test_sources(plans[0], data, tasks, device)
@@ -59,13 +62,18 @@ def train_together(
     if not getattr(ready[0].model, "fixed_shapes", False):
         raise NotTogether(f"{plans[0].model} with these options knows packed batches alone")
     company = _Company(ready, [plan.seed for plan in plans])
+    del ready  # the models that the stack was made from
     fitted = company.fit(notify, bookmarks)
     outcomes: list[Outcome] = []
     for plan, own, result, bookmark in zip(plans, company.ready, fitted, bookmarks, strict=True):
         if isinstance(result, Exception):
             outcomes.append(result)
             continue
-        trained = tested(plan, data, own.with_kept(result), tests, started, bookmark)
+        try:
+            trained = tested(plan, data, own.with_kept(result), tests, started, bookmark)
+        except Exception as fault:
+            outcomes.append(fault)
+            continue
         outcomes.append(replace(trained, info=trained.info | {"seeds_together": len(plans)}))
     return outcomes
 
@@ -85,7 +93,7 @@ class _Company:
         self.steps = Steps(self.stack, record=self.device.type == "cuda")
         self.ready = [each.with_model(self.stack.member(place)) for place, each in enumerate(ready)]
         one = next(iter(first.training.values()))
-        stores = DeviceStores(one.data, one.encoder, self.device, one.note_dropout)
+        stores = DeviceStores(one.data, one.encoder, one.device, one.note_dropout)
         size = self.schedule.batch_size
         self.sources = {task: FixedSource(source, seeds, size, stores) for task, source in first.training.items()}
         self.order = list(first.training)
@@ -111,7 +119,9 @@ class _Company:
                 due[place] = work[place].send(loss)
             except StopIteration as end:
                 results[place] = end.value
-            except Exception as fault:  # a seed's own trouble is its result
+            except Exception as fault:  # a seed's own trouble is its result; want of memory is everybody's
+                if out_of_memory(fault):
+                    raise
                 results[place] = fault
 
         for place in range(len(work)):

@@ -54,7 +54,8 @@ def test_last_state_is_that_of_each_sequences_own_last_token(monkeypatch, overhe
     lengths, rooms = (3, 7, 1, 7, 2, 1), (4, 8, 2, 8, 3, 2)
     values = torch.randn(sum(lengths), 4, dtype=torch.float64)
     calls = []
-    lstm.register_forward_hook(lambda *_: calls.append(1))
+    plain = recurrent.read_steps
+    monkeypatch.setattr(recurrent, "read_steps", lambda *given: calls.append(1) or plain(*given))
     packed = last_state(lstm, Packed(values, Layout(lengths, tuple(range(6)))))
     assert len(calls) == blocks
     parts = zip(values.split(lengths), rooms, lengths, strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,12 +12,18 @@ from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
 from torch import Tensor, nn
 
 from benchmark.data.dataset import PreparedData
+from benchmark.data.fixed import FixedSource
+from benchmark.data.residency import DeviceStores
 from benchmark.errors import UserError
 from benchmark.registry import models
 from benchmark.training import TrainingPlan, train
 from benchmark.training.adam import FlatAdam
+from benchmark.training.learn import make_ready
+from benchmark.training.stacked import Objective, SeedStack
 from benchmark.training.together import train_together
-from models.contract import Dimensions
+from models.contract import Dimensions, Layout
+from models.layout import keeping
+from models.ragged import positions
 
 CPU = torch.device("cpu")
 SEEDS = (40, 42, 44)
@@ -100,6 +108,32 @@ def test_a_seed_that_fails_leaves_the_others_as_they_are(data: PreparedData) -> 
     assert str(broken[1]) == "stopped"
     for place in (0, 2):
         pd.testing.assert_frame_equal(broken[place].predictions["ihm"], whole[place].predictions["ihm"])
+
+
+@pytest.mark.parametrize("model", ["m3care", "medfuse"])
+def test_a_seed_that_sits_a_step_out_is_as_it_was(model: str, data: PreparedData) -> None:
+    tasks = {"ihm": data.task("ihm")}
+    ready = [make_ready(plan(model, seed), data, tasks, CPU) for seed in SEEDS[:2]]
+    stack, source = SeedStack([each.model for each in ready]), ready[0].training["ihm"]
+    fixed = FixedSource(source, SEEDS[:2], 16, DeviceStores(data, ENCODER, CPU))
+    batch = next(iter(fixed.epoch(1)))
+    batch = replace(batch, alive=torch.tensor([True, False]))
+    before = [stack.member(place).state_dict() for place in (0, 1)]
+    before = [{name: value.clone() for name, value in state.items()} for state in before]
+    stack.step(batch, Objective("binary", 1.0, {"stabiliser": 1.0}), torch.full((2,), 0.1), stack.draw(batch, [1, 2]))
+    after = [stack.member(place).state_dict() for place in (0, 1)]
+    assert all(torch.equal(value, before[1][name]) for name, value in after[1].items())
+    assert not all(torch.equal(value, before[0][name]) for name, value in after[0].items())
+    if model == "m3care":  # running statistics too
+        assert any("mean" in name and not torch.equal(value, before[0][name]) for name, value in after[0].items())
+
+
+def test_index_tensors_of_a_recording_outlive_their_caches() -> None:
+    with keeping() as kept:
+        given = positions(Layout((3, 2), (0, 1)), CPU)
+    assert any(one is given for one in kept)
+    positions(Layout((3, 2), (0, 1)), CPU)
+    assert len(kept) == 1, "only what is given out meanwhile"
 
 
 def test_flat_adam_is_torch_adam_and_leaves_untouched_parameters_alone() -> None:
