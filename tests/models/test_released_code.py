@@ -12,6 +12,7 @@ from released_flexcare import THEIRS, ReleasedFlexCare
 from models.contract import Dimensions, Head
 from models.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from models.flexcare import FlexCare
+from models.noise import Counting, drawn_from
 from models.variants import PRESETS, AuthorsCodeConfig
 
 HEADS = (BINARY, Head(4, "multilabel", "ehr"))
@@ -38,6 +39,8 @@ def both(preset: str, enforce: bool = False) -> tuple[FlexCare, ReleasedFlexCare
 def no_noise(monkeypatch):
     """The two draw the router's noise for rows in another order; without it they can be compared in training too."""
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    with drawn_from(Counting()):
+        yield
 
 
 # Under an enforced mask, torch's transformer gives NaN for the combination of an absent modality.

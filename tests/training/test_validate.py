@@ -10,6 +10,7 @@ import torch
 from prepared_data import ENCODER, NOTE_WIDTH, spoil_test_samples, write_prepared
 
 from benchmark.data.dataset import PreparedData
+from benchmark.errors import UserError
 from benchmark.registry import models
 from benchmark.training import TrainingPlan, kept_metrics, train, validate
 from models.contract import Dimensions
@@ -48,7 +49,7 @@ def test_a_validated_model_is_the_one_that_would_be_tested_and_never_sees_the_te
     assert validated.best_epoch == trained.info["best_epoch"]
     assert validated.metrics == kept_metrics(trained.history, trained.info["best_epoch"])
     assert set(validated.metrics["los"]) == {"macro_f1", "micro_f1"}
-    with pytest.raises(IndexError):
+    with pytest.raises(UserError, match="a label is 99"):
         train(_plan(), spoilt, CPU)
 
 
