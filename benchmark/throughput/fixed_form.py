@@ -70,8 +70,7 @@ class Fixed:
 
     def infer(self, batch: StackedBatch) -> Tensor:
         self.module.eval()
-        # Not in inference mode, in which torch's counter of FLOPs cannot follow views of parameters.
-        with torch.no_grad(), torch.autocast(self.subject.device.type, torch.bfloat16, enabled=self.half):
+        with torch.inference_mode(), torch.autocast(self.subject.device.type, torch.bfloat16, enabled=self.half):
             return self.module(batch.of_seed(0).inputs).logits
 
 

@@ -115,8 +115,7 @@ class Eager:
 
     def infer(self, batch: LabelledBatch) -> torch.Tensor:
         self.module.eval()
-        # Not in inference mode, in which torch's counter of FLOPs cannot follow views of parameters.
-        with torch.no_grad(), torch.autocast(self.subject.device.type, torch.bfloat16, enabled=self.half):
+        with torch.inference_mode(), torch.autocast(self.subject.device.type, torch.bfloat16, enabled=self.half):
             return self.module(batch.inputs).logits
 
 

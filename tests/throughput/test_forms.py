@@ -1,0 +1,27 @@
+"""Every model can be put under the stop watch in every form that it has."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from benchmark.registry import models
+from benchmark.throughput.counting import flops
+from benchmark.throughput.forms import Subject, make_runner
+from benchmark.throughput.mixes import mixes
+from models.contract import Dimensions
+
+SIZES = Dimensions(width=16, layers=2, heads=2, hours=24, note_tokens=16, film=32, patch=16)
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("model", [entry.name for entry in models().values() if not entry.fits])
+def test_work_of_a_step_and_of_predictions_is_counted(model: str) -> None:
+    subject = Subject(models()[model], mixes(["ihm"])["ihm"], SIZES, CPU)
+    for form in ("packed", "alone", "dense"):
+        runner = make_runner(subject, form, torch.float32, 4, 1)
+        batch = runner.fit(subject.batch(4, 0), 0)
+        predicting, training = (flops(partial(work, batch)) for work in (runner.infer, runner.unrecorded))
+        assert 0 < predicting < training, form
