@@ -153,7 +153,7 @@ def test_buckets_and_batches_change_nothing(tmp_path, monkeypatch, rules):
 
 
 FIRST_BATCHES = """
-import sys, time
+import sys
 from pathlib import Path
 import pandas as pd
 from benchmark.data import events
@@ -162,7 +162,6 @@ from benchmark.data.rules import Rules
 
 def put(spill, batch):
     if spill.name not in seen:
-        time.sleep(0.3)
         seen[spill.name] = raw.rows[{"chart": events.CHART, "labs": events.LABS}[spill.name]]
 
 events._Spill.__call__, events.BATCH_ROWS = put, 1000
