@@ -83,6 +83,8 @@ def _together(jobs: Sequence[Job], context: Context, notify: Notify) -> list[Run
         warnings.warn(f"out of memory with {len(ready)} seeds side by side; going on with half as many", stacklevel=2)
         halves = ready[: len(ready) // 2], ready[len(ready) // 2 :]
         return results + [result for half in halves for result in _together(half, context, notify)]
+    if too_large:
+        warnings.warn("out of memory with one seed in the fixed form; it is trained on packed batches", stacklevel=2)
     return results + [execute_held(job, context, partial(notify, job)) for job in ready]
 
 

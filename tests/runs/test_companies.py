@@ -28,7 +28,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def train_together(plans, data, device, notify, bookmarks):
         if plans[0].model == "ehr-only":
             raise NotTogether("packed only")
-        if plans[0].model == "mt" and len(plans) > 2:
+        if (plans[0].model == "mt" and len(plans) > 2) or (plans[0].model == "multimodn" and plans[0].seed == 77):
             raise MemoryError
         seen.append(len(plans))
         outcomes = []
@@ -78,6 +78,12 @@ def test_models_of_packed_batches_go_alone_and_too_many_seeds_are_divided(tmp_pa
         ended, _ = run(tmp_path, models="mt,ehr-only", seeds="1,2,3,4")
     assert sizes == [2, 2]
     assert set(ended.values()) == {"done"} and len(ended) == 8
+
+
+def test_one_seed_that_does_not_fit_is_trained_packed_and_it_is_said(tmp_path: Path, sizes: list[int]) -> None:
+    with pytest.warns(UserWarning, match="one seed in the fixed form; it is trained on packed batches"):
+        ended, _ = run(tmp_path, models="multimodn", seeds="77")
+    assert (sizes, ended) == ([], {"multimodn 77": "done"})
 
 
 def test_a_job_that_another_process_has_finished_is_skipped(tmp_path: Path, sizes: list[int]) -> None:
