@@ -35,6 +35,9 @@ _LISTS = {
 
 ExecutorName = Literal["auto", "process", "pool", "gpus", "ray", "slurm"]
 
+BY_THE_JOB = ("ray", "slurm")
+"""Executors that are given one job at a time, and so never seeds side by side."""
+
 
 class RunOptions(BaseModel):
     """The options of `bench run`, as typed or as a YAML file holds them. None stands for the default."""
@@ -138,10 +141,9 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         faults.append(f"seeds: {seeds} repeat a seed")
     if given.get("device") == "cuda" and not _has_cuda():
         faults.append("device: 'cuda' was asked for, but torch sees no CUDA device here. Allowed: auto, cpu")
-    if given.get("form") == "fixed" and given.get("workers") not in (None, 1):
-        faults.append(f"workers: {given['workers']} with form 'fixed', in which one process trains all; allowed: 1")
-    if given.get("form") == "fixed" and given.get("executor") not in (None, "auto", "process"):
-        faults.append(f"executor: {given['executor']!r} with form 'fixed', which is for this process; allowed: process")
+    if given.get("form") == "fixed" and given.get("executor") in BY_THE_JOB:
+        allowed = "auto, process, pool, gpus"
+        faults.append(f"executor: {given['executor']!r} takes job by job, not seeds side by side; allowed: {allowed}")
     out = _out(given.get("out"), base if typed.get("out") is None else Path.cwd())
     if fault := write_fault(out):
         faults.append(f"out: cannot write to {out}: {fault}")

@@ -58,8 +58,8 @@ Workers = Annotated[
 Form = Annotated[
     str | None,
     typer.Option(
-        help="packed: one run at a time, no padding; fixed: the seeds of a model side by side on batches of fixed "
-        "shapes; auto (the default): fixed on a GPU, packed on the CPU."
+        help="packed: a process trains one run at a time, no padding; fixed: the seeds of a model side by side on "
+        "batches of fixed shapes; auto (the default): fixed on GPUs, packed on the CPU and under ray and slurm."
     ),
 ]
 Deterministic = Annotated[

@@ -89,7 +89,7 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """One job after another, here; in the fixed form the seeds of one model at once. The default on a GPU."""
+    """One job after another, here; in the fixed form the seeds of one model at once. The default on one GPU."""
 
     def __init__(self, execute: Execute = execute) -> None:
         self.execute = execute
@@ -98,12 +98,17 @@ class InProcess:
         for company in companies(jobs, context):
             for job in company:
                 tell(Started(job))
-            if len(company) == 1 and context.form == "packed":
-                (job,) = company
-                tell(Ended(self.execute(job, context, lambda report, job=job: tell(Advanced(job, report)))))
-                continue
-            for result in execute_company(company, context, lambda job, report: tell(Advanced(job, report))):
-                tell(Ended(result))
+            _carry_out(company, context, self.execute, tell)
+
+
+def _carry_out(company: Sequence[Job], context: Context, execute: Execute, tell: Tell) -> None:
+    """Executes the jobs of a company here; in the packed form it is a single one."""
+    if context.form == "packed":
+        (job,) = company
+        tell(Ended(execute(job, context, lambda report: tell(Advanced(job, report)))))
+        return
+    for result in execute_company(company, context, lambda job, report: tell(Advanced(job, report))):
+        tell(Ended(result))
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,10 @@ class Place:
 
 AtWork = Sequence[tuple[Job, Place]]
 Choose = Callable[[Sequence[Job], AtWork], tuple[int, Place] | None]
-"""Given the waiting jobs in order and those at work: which one begins now, and where; None: none before one ends."""
+"""Given the waiting jobs in order and those at work: which one begins now, and where; None: none before one ends.
+
+Of seeds that are trained side by side the first one stands for all.
+"""
 
 
 def any_of(workers: int) -> Choose:
@@ -127,8 +135,9 @@ def any_of(workers: int) -> Choose:
 class ProcessPool:
     """Fresh processes that live as long as there are jobs for them.
 
-    A worker that dies (killed, out of memory) costs its job only: the job is recorded as failed and another worker
-    takes its place. Workers end by themselves when this process is gone, however it went.
+    A worker that dies (killed, out of memory) costs its job only, in the fixed form the seeds of its company: they are
+    recorded as failed and another worker takes its place. Workers end by themselves when this process is gone, however
+    it went.
 
     Args:
         choose: what begins when and where, or the number of workers side by side.
@@ -142,7 +151,7 @@ class ProcessPool:
         self._spawn = get_context("spawn")
 
     def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
-        waiting = list(jobs)
+        waiting = companies(jobs, context)
         busy: dict[Connection, _Worker] = {}
         idle: list[_Worker] = []
         try:
@@ -155,10 +164,11 @@ class ProcessPool:
                         event = pipe.recv()
                     except (EOFError, OSError):
                         del busy[pipe]
-                        tell(Ended(worker.buried(context)))
+                        for result in worker.buried(context):
+                            tell(Ended(result))
                         continue
                     tell(event)
-                    if isinstance(event, Ended):
+                    if isinstance(event, Ended) and worker.has_ended(event.result.job):
                         idle.append(busy.pop(pipe))
                 for worker in busy.values():
                     worker.report_silence(self.patience, tell)
@@ -170,14 +180,17 @@ class ProcessPool:
 
     def _begin(
         self,
-        waiting: list[Job],
+        waiting: list[list[Job]],
         busy: dict[Connection, _Worker],
         idle: list[_Worker],
         context: Context,
         tell: Tell,
     ) -> None:
         """Gives out all jobs that may begin now, and dismisses workers that nothing is left for."""
-        while waiting and (choice := self.choose(waiting, [worker.at_work for worker in busy.values()])):
+        while waiting:
+            choice = self.choose([company[0] for company in waiting], [worker.at_work for worker in busy.values()])
+            if choice is None:
+                break
             number, place = choice
             worker = next((one for one in idle if one.place == place), None)
             if worker is None:
@@ -201,47 +214,57 @@ class ProcessPool:
 
 
 class _Worker:
-    """The pool's view of one process."""
+    """The pool's view of one process.
+
+    Attributes:
+        jobs: that it was given last. left: those of them that it has not ended yet, by id.
+    """
 
     def __init__(self, process: BaseProcess, pipe: Connection, place: Place) -> None:
         self.process, self.pipe, self.place = process, pipe, place
-        self.job: Job | None = None
+        self.jobs: Sequence[Job] = ()
+        self.left: dict[str, Job] = {}
         self.since = datetime.now(UTC)
         self.heard = self.warned = time.monotonic()
 
     @property
     def at_work(self) -> tuple[Job, Place]:
-        assert self.job is not None
-        return self.job, self.place
+        return self.jobs[0], self.place
 
     def report_silence(self, patience: float, tell: Tell) -> None:
         """Tells if nothing was heard for longer than `patience`, and again after as long."""
         now = time.monotonic()
-        if now - max(self.heard, self.warned) > patience and self.job is not None:
+        if now - max(self.heard, self.warned) > patience and self.left:
             self.warned = now
-            tell(Stalled(self.job, now - self.heard))
+            tell(Stalled(next(iter(self.left.values())), now - self.heard))
 
-    def give(self, job: Job, tell: Tell) -> None:
+    def give(self, jobs: Sequence[Job], tell: Tell) -> None:
         self.heard = time.monotonic()
-        self.job, self.since = job, datetime.now(UTC)
-        tell(Started(job))
+        self.jobs, self.left, self.since = jobs, {job.id: job for job in jobs}, datetime.now(UTC)
+        for job in jobs:
+            tell(Started(job))
         with suppress(BrokenPipeError):  # it died; `wait` reports that
-            self.pipe.send(job)
+            self.pipe.send(jobs)
 
-    def buried(self, context: Context) -> RunResult:
-        """The result of the job that the process did not survive."""
+    def has_ended(self, job: Job) -> bool:
+        """Notes that a job is over; whether it was the last one."""
+        del self.left[job.id]
+        return not self.left
+
+    def buried(self, context: Context) -> list[RunResult]:
+        """The results of the jobs that the process did not survive."""
         self.process.join()
-        code, job = self.process.exitcode, self.job
-        assert job is not None
+        code = self.process.exitcode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
         error = f"the worker process {how}" + (" (out of memory?)" if code == -9 else "")
         seconds = (datetime.now(UTC) - self.since).total_seconds()
-        store_failure(job, context, self.since, seconds, error, None)
-        return RunResult(job, "failed", seconds=seconds, error=error)
+        for job in self.left.values():
+            store_failure(job, context, self.since, seconds, error, None)
+        return [RunResult(job, "failed", seconds=seconds, error=error) for job in self.left.values()]
 
 
 def _work(pipe: Connection, context: Context, execute: Execute) -> None:
-    """Life of a worker process: one job after another until told to stop."""
+    """Life of a worker process: one company of jobs after another until told to stop."""
     as_worker()
 
     def tell(event: Event) -> None:
@@ -251,5 +274,5 @@ def _work(pipe: Connection, context: Context, execute: Execute) -> None:
             os._exit(1)
 
     with suppress(EOFError):
-        while (job := pipe.recv()) is not None:
-            tell(Ended(execute(job, context, lambda report, job=job: tell(Advanced(job, report)))))
+        while (company := pipe.recv()) is not None:
+            _carry_out(company, context, execute, tell)

@@ -8,17 +8,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from benchmark.code_version import code_version
-from benchmark.config import RunConfig
+from benchmark.config import BY_THE_JOB, RunConfig
 from benchmark.errors import UserError
 from benchmark.manifest import DataInfo, read_manifest
 from benchmark.runs.backends import executor_for
 from benchmark.runs.calibrate import longest_first, stored_estimates
+from benchmark.runs.companies import companies
 from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
 from benchmark.runs.environment import git_commit
 from benchmark.runs.execute import Context, RunResult
-from benchmark.runs.executors import Executor, InProcess, Tell, run_all
+from benchmark.runs.executors import Executor, Tell, run_all
 from benchmark.runs.folder import is_done, remove_abandoned, remove_course, runs_folder
-from benchmark.runs.gpus import local_gpus
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
 from benchmark.runs.plan import Encoder, Plan, make_plan
@@ -106,8 +106,8 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         form = form_of(config, device)
         context = Context(plan.data.path, out, device, 1, caption, studies, config.save_every, form=form)
         context = replace(context, deterministic=config.deterministic)
-        workers = worker_count(config, device, len(waiting))
-        executor = executor or (InProcess() if form == "fixed" else executor_for(config, device, workers, plan.jobs))
+        workers = worker_count(config, device, len(companies(waiting, context)))
+        executor = executor or executor_for(config, device, workers, plan.jobs, form)
         ordered = longest_first(waiting, stored_estimates(context), plan.data.samples)
         with watch(tally) as tell:
             for wave in _waves(ordered):
@@ -131,16 +131,16 @@ def device_of(config: RunConfig) -> str:
 
 
 def form_of(config: RunConfig, device: str) -> str:
-    """ "packed" or "fixed": as asked; otherwise packed on the CPU, where seeds side by side gain nothing, and where
-    several processes or GPUs share the jobs."""
+    """ "packed" or "fixed": as asked; otherwise fixed on GPUs, and packed on the CPU, where seeds side by side gain
+    nothing, and under Ray and SLURM, which take job by job."""
     if config.form != "auto":
         return config.form
-    alone = config.executor in ("auto", "process") and config.workers in (None, 1)
-    return "fixed" if device == "cuda" and alone and len(local_gpus()) == 1 else "packed"
+    return "fixed" if device == "cuda" and config.executor not in BY_THE_JOB else "packed"
 
 
 def worker_count(config: RunConfig, device: str, jobs: int | None) -> int:
-    """Processes side by side: as asked; otherwise one on a GPU, and one a core on the CPU; never more than jobs."""
+    """Processes side by side: as asked; otherwise one on a GPU, and one a core on the CPU; never more than `jobs`, of
+    which companies of seeds count as one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = config.workers or (1 if device == "cuda" else cores)
     return max(1, min(count, jobs if jobs is not None else count))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from harness_fakes import config_for, fake_train
+from tuning_data import configured, plan_of, prepare
 
 from benchmark.errors import UserError
 from benchmark.runs.companies import companies, execute_company
 from benchmark.runs.execute import Context
-from benchmark.runs.executors import Ended
+from benchmark.runs.executors import Ended, Place, _Worker
 from benchmark.runs.folder import finished_runs, is_done, runs_folder
 from benchmark.runs.launch import launch
 from benchmark.runs.plan import make_plan
@@ -96,9 +100,46 @@ def test_a_job_that_another_process_has_finished_is_skipped(tmp_path: Path, size
     assert all(is_done(config.out, job.id) for job in jobs)
 
 
+def seeds_together(out: Path) -> dict[str, int]:
+    records = {folder.name: json.loads((folder / "run.json").read_text()) for folder in finished_runs(out)}
+    return {name: record["info"]["seeds_together"] for name, record in records.items()}
+
+
+def test_a_pool_gives_whole_companies_to_its_workers(tmp_path: Path) -> None:
+    data, predictions = prepare(tmp_path), []
+    for workers in (1, 2):
+        (tmp_path / str(workers)).mkdir()
+        options = {"models": "flexcare,mt", "tasks": "ihm", "seeds": "1,2", "form": "fixed", "workers": workers}
+        config = configured(tmp_path / str(workers), data, **options)
+        summary = launch(config, plan_of(config), lambda tally: nullcontext(tally.tell))
+        assert [result.status for result in summary.results.values()] == ["done"] * 4
+        assert seeds_together(config.out) == dict.fromkeys(summary.results, 2)
+        predictions.append({name: read_predictions(config.out, name) for name in sorted(summary.results)})
+    assert predictions[0] == predictions[1]
+
+
+def read_predictions(out: Path, name: str) -> bytes:
+    return (runs_folder(out) / name / "predictions.parquet").read_bytes()
+
+
+def test_a_worker_that_dies_costs_those_seeds_of_its_company_that_it_has_not_ended(tmp_path: Path) -> None:
+    config = config_for(tmp_path, form="fixed", tasks="ihm", models="mmf", seeds="1,2,3")
+    first, *others = make_plan(config, config.data, None).jobs
+    process = get_context("spawn").Process(target=os._exit, args=(7,))
+    process.start()
+    worker, told = _Worker(process, Mock(), Place()), []
+    worker.give([first, *others], told.append)
+    assert (worker.has_ended(first), [event.job.seed for event in told]) == (False, [1, 2, 3])
+    results = worker.buried(Context(config.data.path, config.out, "cpu", 1, form="fixed"))
+    assert [(result.job, result.error) for result in results] == [
+        (job, "the worker process ended with code 7") for job in others
+    ]
+    assert len(list(runs_folder(config.out).glob("*.failed"))) == 2
+
+
 def test_in_the_packed_form_everybody_is_alone(tmp_path: Path) -> None:
     config = config_for(tmp_path, tasks="ihm", models="mmf", seeds="1,2")
     jobs = make_plan(config, config.data, None).jobs
     assert companies(jobs, Context(config.data.path, config.out, "cpu", 1)) == [[job] for job in jobs]
-    with pytest.raises(UserError, match="workers: 2 with form 'fixed', in which one process trains all; allowed: 1"):
-        config_for(tmp_path, form="fixed", workers=2)
+    with pytest.raises(UserError, match="executor: 'ray' takes job by job, not seeds side by side; allowed: auto"):
+        config_for(tmp_path, form="fixed", executor="ray")

@@ -103,7 +103,7 @@ def test_the_live_display_shows_grid_losses_and_time(tally):
 
 def test_a_job_that_nothing_is_heard_of_is_reported_once_a_while(tally):
     worker, told = _Worker(None, None, Place()), []
-    worker.job = tally.jobs[0]
+    worker.left = {tally.jobs[0].id: tally.jobs[0]}
     worker.report_silence(60, told.append)
     worker.heard = worker.warned = time.monotonic() - 7200
     for _ in range(2):
