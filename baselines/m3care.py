@@ -66,6 +66,7 @@ from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry, Out
 from models.dense import padded
 from models.embeddings import UnimodalEmbeddings
 from models.layers import ClsEncoder, Dropout, EncoderLayer
+from models.parts import samplewise
 from models.ragged import everyone, join, put
 from models.search import COMMON, Choice, LogUniform, SearchSpace
 
@@ -162,7 +163,7 @@ class M3Care(nn.Module):
         self.support = SupportSet(self.support_samples, width) if self.support_samples else None
 
     def forward(self, batch: Batch) -> Output:
-        vectors, contents = self.encode(batch)
+        vectors, contents = samplewise(self.encode, batch.present, batch)
         if self.support is not None and not self.training:
             filled, diagnostics = self.impute_from_support(vectors, batch.present), {}
         else:
@@ -170,7 +171,7 @@ class M3Care(nn.Module):
             edges = self.prune(similarity)  # (B, B)
             filled = self.impute(vectors, edges, batch.present)  # (B, D) each
             diagnostics = {"graph_density": graph_density(edges.detach())}
-        patient = self.fuse(filled, contents)  # (B, 3D)
+        patient = samplewise(self.fuse, batch.present, filled, contents)  # (B, 3D)
         logits = self.head(patient)  # (B, C)
         if self.training:
             if self.support is not None:
@@ -291,6 +292,7 @@ ENTRY = ModelEntry(
     paper="Zhang et al., M3Care: Learning with missing modalities in multimodal healthcare data, KDD 2022",
     clip_norm=20.0,
     couples_samples=True,
+    divisible="stages",
     # The threshold is a logit: 0.3, 0.5 and 0.88 as similarities.
     space=COMMON | SearchSpace(options={"stabiliser": LogUniform(1e-8, 0.1), "threshold": Choice((-0.85, 0.0, 2.0))}),
 )

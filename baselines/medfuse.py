@@ -169,5 +169,5 @@ ENTRY = ModelEntry(
     build=MedFuse,
     dense=padded(MedFuse),
     paper="Hayat et al., MedFuse: Multi-modal fusion with clinical time-series data and chest X-ray images, MLHC 2022",
-    divisible=True,
+    divisible="samples",
 )

@@ -227,6 +227,6 @@ ENTRY = ModelEntry(
     dense=padded(MMF),
     paper="Lee et al., Learning missing modal electronic health records with unified multi-modal data embedding and "
     "modality-aware attention, MLHC 2023",
-    divisible=True,
+    divisible="samples",
     space=COMMON | SearchSpace(options={"bottlenecks": Choice((1, 4))}),
 )

@@ -201,6 +201,6 @@ ENTRY = ModelEntry(
     build=MT,
     dense=padded(MT),
     paper="Ma et al., Are multimodal transformers robust to missing modality?, CVPR 2022",
-    divisible=True,
+    divisible="samples",
     space=COMMON | SearchSpace(options={"fusion_start": Choice((0, 2, 3))}),
 )

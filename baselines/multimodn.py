@@ -174,5 +174,5 @@ ENTRY = ModelEntry(
     build=MultiModN,
     dense=padded(MultiModN),
     paper="Swamy et al., MultiModN: Multimodal, multi-task, interpretable modular networks, NeurIPS 2023",
-    divisible=True,
+    divisible="samples",
 )

@@ -122,7 +122,7 @@ ENTRIES = (
             build=partial(Unimodal, modality),
             dense=padded(partial(Unimodal, modality)),
             paper="reference: one modality, shared embeddings and encoder",
-            divisible=True,
+            divisible="samples",
             group="reference",
             reads=(modality,),
         )
@@ -135,7 +135,7 @@ ENTRIES = (
         build=LateFusion,
         dense=padded(LateFusion),
         paper="reference: mean of the predictions from each modality alone",
-        divisible=True,
+        divisible="samples",
         group="reference",
     ),
 )

@@ -29,6 +29,7 @@ from models.search import COMMON, SearchSpace
 __all__ = [
     "Batch",
     "Dimensions",
+    "Divisible",
     "Estimator",
     "Films",
     "FixedShapes",
@@ -51,6 +52,7 @@ MODALITIES = ("ehr", "cxr", "note")
 
 Kind = Literal["binary", "multilabel", "multiclass"]
 PositionInit = Literal["zeros", "normal"]
+Divisible = Literal["samples", "stages", "no"]
 Group = Literal["table3", "ablation", "reference", "preset", "extension"]
 
 
@@ -261,8 +263,10 @@ class ModelEntry:
         paper: citation. clip_norm: bound on the gradient norm in training, if the model asks for one.
         couples_samples: True if an eval-mode output depends on the other samples of its batch; an attribute of that
             name of the module counts instead, where its options decide.
-        divisible: True if, in training too, loss and gradient of a batch are the sums of its samples' shares, auxiliary
-            losses being means over samples; a batch that does not fit into memory may then be computed in parts.
+        divisible: how a batch that does not fit into memory is computed in parts. "samples": in training too, loss and
+            gradient of a batch are the sums of its samples' shares, auxiliary losses being means over samples, so that
+            parts can be trained on one after another; "stages": samples meet, but the module calls its large stages
+            through `models.parts.samplewise`; "no": not at all.
         fits: True if the module is fitted in one go instead of trained by gradient.
         reads: modalities that can change its predictions.
         group: which comparison it belongs to: "table3" (the paper's main table), "ablation", "reference" (simple models
@@ -284,7 +288,7 @@ class ModelEntry:
     multitask: bool = False
     clip_norm: float | None = None
     couples_samples: bool = False
-    divisible: bool = False
+    divisible: Divisible = "no"
     fits: bool = False
     reads: tuple[str, ...] = MODALITIES
     group: Group = "table3"
@@ -293,6 +297,9 @@ class ModelEntry:
     load_pretrained: Callable[[nn.Module, Mapping[str, Tensor]], Loaded] | None = None
     space: SearchSpace = COMMON
     wide_space: SearchSpace = field(default_factory=SearchSpace)
+
+    def __post_init__(self) -> None:
+        check_choice("divisible", self.divisible, get_args(Divisible))
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -44,6 +44,7 @@ from models.joint_encoder import JointEncoder
 from models.layers import AttentionScale, LayerInit
 from models.mask import COMBINATIONS, Mask, complete_combinations
 from models.mixture_of_experts import MixtureOfExperts, OneForAll, check_top_k
+from models.parts import samplewise
 from models.ragged import mean_by_row
 
 TaskToken = Literal["per_task", "shared", "none"]
@@ -190,7 +191,7 @@ class FlexCare(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """Logits (B, C_task); in training the auxiliary losses, in eval mode diagnostics."""
-        task, tokens = self.encode(batch)  # (B, D), (B, C, D)
+        task, tokens = samplewise(self.encode, batch.present, batch)  # (B, D), (B, C, D)
         complete = self._complete(batch)  # (B, C)
         mixture = self.experts(tokens, task, complete)
         vector, alpha = self.fusion(task, mixture.tokens, complete)  # (B, D), (B, C)

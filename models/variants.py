@@ -29,6 +29,7 @@ FLEXCARE = ModelEntry(
     dense=dense_flexcare,
     paper="Xu et al., FlexCare: Leveraging Cross-Task Synergy for Flexible Multimodal Healthcare Prediction, KDD 2024",
     multitask=True,
+    divisible="stages",
     space=SearchSpace({"task_weights": LogUniform(0.05, 2)}),
     wide_space=SearchSpace(
         {"task_rates": LogUniform(0.3, 3), "learning_rate": LogUniform(0.2, 2), "dropout": Uniform(0, 0.3)},

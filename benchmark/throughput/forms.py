@@ -101,7 +101,7 @@ class Eager:
     def __init__(self, subject: Subject, module: nn.Module, half: bool) -> None:
         self.subject, self.module, self.half = subject, module, half
         self.optimizer = make_optimizer(module, LEARNING_RATE)
-        self.portions = Portions(divisible=False, half=half)
+        self.portions = Portions("no", half=half)
 
     def fit(self, batch: LabelledBatch, number: int) -> LabelledBatch:
         return batch

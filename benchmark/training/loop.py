@@ -25,7 +25,7 @@ from benchmark.training.resume import Bookmark, Course
 from benchmark.training.step import make_optimizer, train_step
 from benchmark.training.support import give_support
 from benchmark.training.trace import Trace
-from models.contract import Staged
+from models.contract import Divisible, Staged
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Schedule:
         couples_samples: evaluate in fixed batches (see `predict`).
         task_rates: factors of single tasks on the learning rate.
         precision: of the products in training steps, "float32" or "bfloat16".
-        divisible: whether a batch may be computed in parts where memory does not suffice (see `Portions`).
+        divisible: how a batch is computed in parts where memory does not suffice (see `ModelEntry`).
     """
 
     seed: int
@@ -49,7 +49,7 @@ class Schedule:
     clip_norm: float | None
     couples_samples: bool
     task_rates: Mapping[str, float] = field(default_factory=dict)
-    divisible: bool = False
+    divisible: Divisible = "no"
     precision: str = "float32"
 
     @property

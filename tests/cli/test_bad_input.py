@@ -374,5 +374,5 @@ def test_lack_of_memory_is_told_and_the_grid_goes_on(bench, tmp_path: Path, monk
     words[words.index("mmf")] = "flexcare-st,mmf"
     code, out, err = bench(words)
     assert code == 1 and "Traceback" not in out + err
-    assert "out of memory on cpu with a batch of 16 samples; the samples of a batch meet" in out
+    assert "out of memory on cpu with a batch of 16 samples, one sample at a time; lower the dimensions" in out
     assert "1 run finished" in out or "1 finished" in out or "MMF" in out

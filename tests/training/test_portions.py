@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 DIMENSIONS = Dimensions(
     width=8, layers=1, dropout=0.0, note_features=NOTE_WIDTH, film=32, patch=16, hours=24, note_tokens=8
 )
-DIVISIBLE = [entry for entry in models().values() if entry.divisible]
+DIVISIBLE = [entry for entry in models().values() if entry.divisible != "no"]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,8 @@ def build(entry: ModelEntry) -> nn.Module:
             module.rate = 0.0
         if isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.0
+        if hasattr(module, "noise"):
+            module.noise = False
     return model
 
 
@@ -59,7 +61,7 @@ def test_parts_give_the_step_of_the_whole_batch(entry: ModelEntry, batch: Labell
     aux = getattr(model, "aux_weights", {})
     found = []
     for parts in (1, 3, 13):
-        loss = Portions(True, parts).backward(model, "multilabel", batch, aux, 0.7)
+        loss = Portions(entry.divisible, parts).backward(model, "multilabel", batch, aux, 0.7)
         found.append((loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}))
     for loss, gradients in found[1:]:
         torch.testing.assert_close(loss, found[0][0])
@@ -112,22 +114,48 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Portions, "_sum", limited)
 
 
-def test_out_of_memory_cuts_batches_and_says_so(folder: Path, small_memory: None) -> None:
+@pytest.mark.parametrize("model", ["mmf", "flexcare", "m3care"])
+def test_out_of_memory_cuts_batches_and_says_so(model: str, folder: Path, small_memory: None) -> None:
     with pytest.warns(UserWarning, match=r"batch of 16 samples; batches are computed in 4 parts"):
-        trained = train(plan("mmf"), PreparedData.open(folder), CPU)
+        trained = train(plan(model), PreparedData.open(folder), CPU)
     assert trained.info["parts"] == 4
 
 
-def test_a_model_whose_samples_meet_stops_and_says_why(folder: Path, small_memory: None) -> None:
-    with pytest.raises(UserError, match=r"batch of 16 samples; the samples of a batch meet .* lower training.batch_s"):
-        train(plan("flexcare"), PreparedData.open(folder), CPU)
+def test_a_model_that_does_not_say_how_it_is_cut_stops(batch: LabelledBatch, small_memory: None) -> None:
+    with pytest.raises(UserError, match=r"batch of 13 samples; this model does not say .* lower training.batch_size"):
+        Portions("no").backward(build(models()["mmf"]), "multilabel", batch, {}, 1.0)
+
+
+def test_a_batch_that_is_tried_again_counts_once_in_running_statistics(
+    batch: LabelledBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(models()["m3care"])
+    whole, before = model.fuse, {name: value.clone() for name, value in model.named_buffers()}
+
+    def limited(filled, contents):  # after the batch norms, as memory may give out anywhere
+        if len(filled[0]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return whole(filled, contents)
+
+    def after(portions: Portions) -> dict[str, torch.Tensor]:
+        for name, value in model.named_buffers():
+            value.copy_(before[name])
+        portions.backward(model, "multilabel", batch, model.aux_weights, 1.0)
+        return {name: value.clone() for name, value in model.named_buffers()}
+
+    expected = after(Portions("stages", 4))
+    monkeypatch.setattr(model, "fuse", limited)
+    with pytest.warns(UserWarning, match="in 4 parts"):
+        found = after(Portions("stages"))
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(expected["norms.0.mean"], before["norms.0.mean"])
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(batch: LabelledBatch) -> None:
     model = build(models()["mmf"])
     model.head = nn.Linear(3, 14)
     with pytest.raises(RuntimeError, match="shapes"):
-        Portions(True).backward(model, "multilabel", batch, {}, 1.0)
+        Portions("samples").backward(model, "multilabel", batch, {}, 1.0)
 
 
 def test_a_loss_that_is_not_finite_names_its_batch(folder: Path) -> None:
