@@ -46,12 +46,17 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
 }
 
 
+def shrinks(film: int) -> bool:
+    """Whether films of `film` pixels a side are reduced, not only cut."""
+    return round(film / CROP) != STORE_SIDE
+
+
 def to_unit(stored: Tensor, film: int) -> Tensor:
     """Stored films (n, 256, 256) uint8 -> float in [0, 1], reduced so that the centre crop has `film` pixels a side."""
     grey = stored.to(torch.float32).div_(255.0)
-    side = round(film / CROP)
-    if side == STORE_SIDE:
+    if not shrinks(film):
         return grey
+    side = round(film / CROP)
     if STORE_SIDE % side == 0:  # the same means, several times faster
         return F.avg_pool2d(grey, STORE_SIDE // side)
     return F.interpolate(grey[:, None], size=(side, side), mode="area")[:, 0]

@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmark.data.augmentation import AUGMENTATIONS, DRAWS, augment, crop
 from benchmark.data.dataset import PreparedData, Samples, TaskData
 from benchmark.data.redraw import Redraw
+from benchmark.data.shrunk import shrunk_films
 from benchmark.data.stores import RaggedStore
 from benchmark.errors import UserError
 from benchmark.random import stream
@@ -210,12 +211,13 @@ class BatchSource:
     def _films(self, chosen: np.ndarray, rows: np.ndarray, draws: np.ndarray | None) -> Films | None:
         if not len(rows):
             return None
-        picked = chosen[rows]
-        stored = on_device(self.data.films[self.samples.film[picked]], self.device)
-        if draws is None or self.settings is None:
-            pixels = crop(stored, self.dimensions.film)
-        else:
-            pixels = augment(stored, self.dimensions.film, self.settings, draws[picked])
+        picked, side = chosen[rows], self.dimensions.film
+        films = self.samples.film[picked]
+        unaltered = draws is None or self.settings is None
+        if unaltered and self.device.type == "cpu" and (shrunk := shrunk_films(self.data.films_file, side)):
+            return Films(shrunk.take(films), tuple(rows.tolist()))
+        stored = on_device(self.data.films[films], self.device)
+        pixels = crop(stored, side) if unaltered else augment(stored, side, self.settings, draws[picked])
         return Films(pixels, tuple(rows.tolist()))
 
     def _packed(self, values: np.ndarray, lengths: np.ndarray, rows: np.ndarray) -> Packed:

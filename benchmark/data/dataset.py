@@ -142,7 +142,11 @@ class PreparedData:
     @cached_property
     def films(self) -> np.ndarray:
         """(n, 256, 256) uint8."""
-        return np.load(self.folder / "films" / "pixels.npy", mmap_mode="r")
+        return np.load(self.films_file, mmap_mode="r")
+
+    @property
+    def films_file(self) -> Path:
+        return self.folder / "films" / "pixels.npy"
 
     def notes(self, encoder: str, draw: int | None = None) -> RaggedStore:
         """Token embeddings of all texts by the encoder of that key; length 0 where a text is not encoded.
