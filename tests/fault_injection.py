@@ -41,6 +41,7 @@ training: {batch_size: 8, epochs: {multitask: 2, singletask: 2}}
 seeds: [40]
 """
 MODELS, TASKS = "flexcare,mt", "ihm,phe"
+TRIALS = 4
 
 NEEDS_ROOM = ("open", "os.mkdir", "os.rename", "os.link")
 CHANGES = (*NEEDS_ROOM, "os.remove", "os.rmdir", "os.truncate")
@@ -208,6 +209,26 @@ def tables(folder: Path) -> dict[str, bytes]:
     return found
 
 
+def study(folder: Path) -> dict[str, bytes]:
+    """Of a study the finished trials, the other trainings and the settings found; of a trial all but its times."""
+    from benchmark.tuning.study import number_of, read_trials
+
+    found = {}
+    for file in sorted((folder / "out" / "tuning" / "validated").glob("[!.]*")):
+        found[f"validated/{file.name}"] = json.dumps(json.loads(file.read_text())["metrics"]).encode()
+    for facts in sorted((folder / "out" / "tuning").glob("*/study.json")):
+        own = facts.parent
+        found["study.json"] = json.dumps(json.loads(facts.read_text())).encode()
+        for trial in read_trials(own) if (own / "journal.log").exists() else ():
+            known = {name: trial.user_attrs[name] for name in ("gains", "metrics", "raw_sum", "best_epochs")}
+            content = [trial.state.name, trial.params, trial.values, trial.intermediate_values, known]
+            found[f"trial {number_of(trial)}"] = json.dumps(content).encode()
+        for name in ("confirmed.json", "best.yaml", "history.svg", "report.md"):
+            if (own / name).exists():
+                found[name] = (own / name).read_bytes()
+    return found
+
+
 def data_set(folder: Path) -> dict[str, bytes]:
     """Of a prepared data set all but the secret key and what names the folder."""
     out = folder / "data"
@@ -236,6 +257,11 @@ def subjects(base: Path) -> dict[str, Subject]:
         options = ["--models", MODELS, "--tasks", TASKS, "--protocol", protocol, "--device", "cpu", "--workers", 1]
         return list(map(str, ["run", *options, "--save-every", 0, "--data", place, "--out", folder / "out"]))
 
+    def tune(folder: Path) -> list[str]:
+        asked = ["--model", "flexcare", "--tasks", TASKS, "--seeds", "40,41", "--trials", TRIALS, "--epochs", 1]
+        options = ["--best", 2, "--best-seeds", 1, "--protocol", protocol, "--device", "cpu"]
+        return list(map(str, ["tune", *asked, *options, "--data", data, "--out", folder / "out"]))
+
     undisturbed("simulate", "--patients", 80, "--seed", 5, raw)
     undisturbed("prepare", *sources, data)
     bare = base / "bare"  # without embeddings: every episode makes them
@@ -255,21 +281,22 @@ def subjects(base: Path) -> dict[str, Subject]:
             lambda folder: ["table", "--published", "--out", str(folder / "out")],
             tables,
         ),
+        "tune": Subject(lambda _: None, tune, study),
     }
 
 
 class Campaign:
-    """Episodes of faults until their number is reached."""
+    """Episodes of at most `most` faults, until their number is reached and every command had one."""
 
-    def __init__(self, base: Path, seed: int) -> None:
-        self.base, self.random = base, random.Random(seed)
+    def __init__(self, base: Path, seed: int, most: int) -> None:
+        self.base, self.random, self.most = base, random.Random(seed), most
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.episodes = 0
 
     def prove(self, faults: int, names: list[str] | None = None) -> None:
         chosen = {name: own for name, own in subjects(self.base).items() if not names or name in names}
         ideal = {name: self._ideal(name, subject) for name, subject in chosen.items()}
-        while self.total < faults:
+        while self.total < faults or self.episodes < len(chosen):
             name = list(chosen)[self.episodes % len(chosen)]
             self._episode(name, chosen[name], *ideal[name])
             self.episodes += 1
@@ -307,7 +334,7 @@ class Campaign:
     def _episode(self, name: str, subject: Subject, ideal: Mapping[str, bytes], calm: Ended, seconds: float) -> None:
         folder, faults = self._folder(f"episode-{name}", subject), []
         kept = subject.results(folder)
-        for _ in range(self.random.randint(1, 12)):
+        for _ in range(self.random.randint(1, self.most)):
             faults.append(self._draw(calm.changes, seconds))
             ended = call(subject.arguments(folder), folder, faults[-1])
             outcome = self._outcome(ended)
@@ -349,6 +376,8 @@ def _import_everything() -> None:
     import benchmark
 
     torch.set_num_threads(1)
+    # A trial that loses three workers is given up; here any number of kills must leave the study as it would have been.
+    import_module("benchmark.tuning.study").ATTEMPTS = sys.maxsize
     for module in pkgutil.walk_packages(benchmark.__path__, "benchmark."):
         with suppress(ImportError):  # of packages that are needed for some verbs only
             import_module(module.name)
@@ -360,13 +389,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--most", type=int, default=12, help="faults in a row before a call is let through")
     parser.add_argument("--only", nargs="*", help="commands")
     parser.add_argument("--folder", type=Path, help="default: a temporary one, removed at the end")
     options = parser.parse_args()
     _import_everything()
     base = options.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     base.mkdir(parents=True, exist_ok=True)
-    campaign, started = Campaign(base, options.seed), time.monotonic()
+    campaign, started = Campaign(base, options.seed, options.most), time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):  # what was proved until then is told
         campaign.prove(options.faults, options.only)

@@ -159,6 +159,7 @@ def _heard(console: Console) -> Heard:
 def _trial_line(search: Search, trial: FrozenTrial) -> str:
     from benchmark.runs.tally import duration
     from benchmark.tuning.objective import mean_gain
+    from benchmark.tuning.study import number_of
 
     known = trial.user_attrs
     values = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
@@ -174,7 +175,7 @@ def _trial_line(search: Search, trial: FrozenTrial) -> str:
         outcome += ", stopped early" if trial.state.name == "PRUNED" else ""
     else:
         outcome = "given up: its worker was killed each time"
-    return f"[{search.model} {trial.number}] {outcome} ({spent}): {values}"
+    return f"[{search.model} {number_of(trial)}] {outcome} ({spent}): {values}"
 
 
 def _print_head(console: Console, search: Search, plan: Plan) -> None:

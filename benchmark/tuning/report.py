@@ -23,7 +23,7 @@ from benchmark.reporting.figures.style import GREY, STRONG, STYLE, Facts, new_fi
 from benchmark.reporting.names import task_title
 from benchmark.reporting.page.blocks import Block, Cell, Part, Picture, Table
 from benchmark.tuning.objective import front, mean_gain
-from benchmark.tuning.study import read_trials
+from benchmark.tuning.study import number_of, read_trials
 from benchmark.tuning.winners import Confirmed, read_confirmed
 
 LEAST_TRIALS = 10
@@ -153,9 +153,9 @@ def _history(record: StudyRecord) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = new_figure(2.3, facts)
         axes = figure.add_subplot()
-        done = [(trial.number, mean_gain(trial.user_attrs["gains"])) for trial in record.completed]
+        done = [(number_of(trial), mean_gain(trial.user_attrs["gains"])) for trial in record.completed]
         cut = [
-            (trial.number, mean_gain(trial.user_attrs["gains"]))
+            (number_of(trial), mean_gain(trial.user_attrs["gains"]))
             for trial in record.trials
             if trial.state == TrialState.PRUNED and trial.user_attrs.get("gains")
         ]
@@ -217,7 +217,7 @@ def _trade_off(record: StudyRecord) -> Table:
     for trial in chosen:
         gains, mean = trial.user_attrs["gains"], mean_gain(trial.user_attrs["gains"])
         cells = [Cell(f"{gains[t]:+.2f}", repr(gains[t]), "best" if gains[t] == best[t] else "") for t in tasks]
-        number = Cell(str(trial.number), str(trial.number))
+        number = Cell(str(number_of(trial)), str(number_of(trial)))
         rows.append([number, Cell(f"{mean:+.3f}", repr(mean)), *cells])
     how = "searched with one objective a task" if len(record.facts["objectives"]) > 1 else "searched by the mean gain"
     caption = (

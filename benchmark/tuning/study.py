@@ -110,6 +110,8 @@ class StudyStore:
         assert self._presence is not None, "ask within `serving`"
         trial = self.optuna.ask(self._distributions)
         trial.set_user_attr("worker", self._presence.name)
+        trials = self.trials()
+        trial.set_user_attr("draw", draw_number(next(one for one in trials if one.number == trial.number), trials))
         return trial
 
     def _retry_what_died(self) -> None:
@@ -193,6 +195,11 @@ def read_trials(folder: Path) -> list[FrozenTrial]:
     except (KeyError, ValueError) as fault:
         raise UserError(f"{journal} cannot be read: {fault}") from fault
     return [trial for trial in study.get_trials(deepcopy=False) if _is_finished(trial)]
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """The number of a trial for readers: that of its draw, which is the same however often workers were killed."""
+    return trial.user_attrs.get("draw", trial.number)
 
 
 def draw_number(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:

@@ -19,7 +19,7 @@ from benchmark.runs.plan import Encoder, make_job, task_sets
 from benchmark.training.faults import Diverged
 from benchmark.tuning.objective import Reference, mean_gain, raw_sum
 from benchmark.tuning.parameters import Parameter, tuned
-from benchmark.tuning.study import FIRST_PRUNED_EPOCH, StudyStore
+from benchmark.tuning.study import FIRST_PRUNED_EPOCH, StudyStore, number_of
 from benchmark.tuning.validated import run_validation
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run_trial(search: Search, store: StudyStore, trial: Trial, data: PreparedDat
     if (same := _done_before(store, trial)) is not None:
         for name in ("gains", "metrics", "raw_sum", "best_epochs"):
             trial.set_user_attr(name, same.user_attrs[name])
-        trial.set_user_attr("same_as", same.number)
+        trial.set_user_attr("same_as", number_of(same))
         store.optuna.tell(trial, same.values)
         return
     started, metrics, best_epochs = time.perf_counter(), {}, {}

@@ -21,7 +21,7 @@ from benchmark.runs.folder import json_text
 from benchmark.runs.job import Job
 from benchmark.tuning.objective import Metrics, mean_gain, raw_sum
 from benchmark.tuning.parameters import tuned
-from benchmark.tuning.study import StudyStore
+from benchmark.tuning.study import StudyStore, number_of
 from benchmark.tuning.trials import Search
 from benchmark.tuning.validated import known_metrics
 
@@ -34,7 +34,7 @@ class Confirmed:
     """Settings of one trial, trained for the protocol's own epochs with several seeds.
 
     Attributes:
-        trial: its number. values: of the parameters. seeds: in the order of `gains`, the mean gain of each.
+        trial: the number of its draw. values: of the parameters. seeds: in the order of `gains`, the mean gain of each.
         gains_by_task: by task, in the order of seeds. raw: mean over seeds of the sum of all scores.
     """
 
@@ -59,7 +59,7 @@ def best_trials(store: StudyStore, count: int) -> list[FrozenTrial]:
     found: dict[str, FrozenTrial] = {}
     for trial in (trial for trial in store.trials() if trial.state == TrialState.COMPLETE):
         found.setdefault(json.dumps(trial.params, sort_keys=True), trial)
-    ordered = sorted(found.values(), key=lambda trial: (-mean_gain(trial.user_attrs["gains"]), trial.number))
+    ordered = sorted(found.values(), key=lambda trial: (-mean_gain(trial.user_attrs["gains"]), number_of(trial)))
     if not ordered:
         raise UserError(f"no trial of {store.folder.name} was completed; there are no best settings")
     return ordered[:count]
@@ -77,7 +77,7 @@ def confirm(search: Search, store: StudyStore, count: int, seeds: Sequence[int],
         by_task = {task: tuple(gain[task] for gain in gains) for task in gains[0]}
         means = tuple(mean_gain(gain) for gain in gains)
         raw = fmean(raw_sum(metrics) for metrics in runs)
-        found.append(Confirmed(trial.number, trial.params, tuple(seeds), means, by_task, raw))
+        found.append(Confirmed(number_of(trial), trial.params, tuple(seeds), means, by_task, raw))
     found.sort(key=lambda one: -one.mean)
     replace_text(search.folder / "confirmed.json", json_text([asdict(one) for one in found]))
     return found
