@@ -29,6 +29,7 @@ _LISTS = {
     "models": "names of models or groups (all, ablations, ...) with commas between",
     "tasks": "names with commas between, or all",
     "seeds": f"whole numbers from 0 to {2**32 - 1} with commas between",
+    "devices": "whole numbers from 1 with commas between",
 }
 """Options that are lists, and what may stand in them."""
 
@@ -62,6 +63,8 @@ class RunOptions(BaseModel):
     deterministic: bool = False
     out: str | None = None
     dry_run: bool = False
+    devices: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    paper_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class RunConfig:
         executor: what carries out the jobs; "auto": this process, a pool of processes, or all GPUs, as suits.
         address, gpu_share: of Ray: a running cluster, and the share of a GPU that a job takes.
         slurm: parameters of submitit.
+        devices: numbers of them that a dry run is to plan for; none: those at hand.
+        paper_size: a dry run of the paper's work at its own size, without a data set.
     """
 
     models: tuple[str, ...]
@@ -103,6 +108,8 @@ class RunConfig:
     address: str | None = None
     gpu_share: float = 1.0
     slurm: Mapping[str, Any] = field(default_factory=dict)
+    devices: tuple[int, ...] = ()
+    paper_size: bool = False
 
 
 def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunConfig:
@@ -121,10 +128,13 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     given = {**from_file, **{key: value for key, value in typed.items() if value is not None}}
     given = {key: _listed(key, value) for key, value in given.items()}
     faults += _list_faults(given)
+    if given.get("paper_size") is True:
+        given = {"models": ["all", "ablations", "extensions"], "tasks": ["all"], **given}
     options = _parse_options(given, faults)
     folder = base if typed.get("data") is None else Path.cwd()
     data = _read_data(given.get("data"), folder, faults)
-    values = _protocol_values(from_file.get("protocol"), typed.get("protocol"), given.get("data"), config_file, faults)
+    like_data = given.get("data") or given.get("paper_size")
+    values = _protocol_values(from_file.get("protocol"), typed.get("protocol"), like_data, config_file, faults)
     protocol = None if values is None else parse_protocol(values, faults)
     models = _select_models(given.get("models", ["all"]), faults)
     tasks = _select_tasks(given.get("tasks"), data, faults)
@@ -144,6 +154,13 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     if given.get("form") == "fixed" and given.get("executor") in BY_THE_JOB:
         allowed = "auto, process, pool, gpus"
         faults.append(f"executor: {given['executor']!r} takes job by job, not seeds side by side; allowed: {allowed}")
+    faults += [
+        f"{name}: goes with dry_run; nothing is trained with it"
+        for name in ("devices", "paper_size")
+        if given.get(name) and not given.get("dry_run")
+    ]
+    if given.get("paper_size") and given.get("data"):
+        faults.append(f"paper_size: stands in place of a data set; found with data {given['data']!r}")
     out = _out(given.get("out"), base if typed.get("out") is None else Path.cwd())
     if fault := write_fault(out):
         faults.append(f"out: cannot write to {out}: {fault}")
@@ -169,6 +186,8 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         address=options.address,
         gpu_share=options.gpu_share,
         slurm=options.slurm,
+        devices=options.devices or (),
+        paper_size=options.paper_size,
     )
 
 
@@ -221,7 +240,7 @@ def _listed(key: str, value: Any) -> Any:
         value = [part for part in re.split(r"[,\s]+", value) if part]
     if isinstance(value, int) and not isinstance(value, bool):
         value = [value]
-    if key == "seeds" and isinstance(value, list):
+    if key in ("seeds", "devices") and isinstance(value, list):
         value = [int(part) if isinstance(part, str) and re.fullmatch(r"-?\d+", part) else part for part in value]
     return value
 

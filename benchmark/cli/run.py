@@ -113,6 +113,23 @@ DryRun = Annotated[
     ),
 ]
 
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,...",
+        help="With --dry-run: for how many devices to plan, with commas between; GPUs like the one here, on the CPU "
+        "processes with a core each. Default: those at hand.",
+    ),
+]
+PaperSize = Annotated[
+    bool,
+    typer.Option(
+        "--paper-size",
+        help="With --dry-run, in place of a data set: plan the runs of the paper's Tables 3 to 5 (of --models and "
+        "--tasks, if given) for the numbers of samples of its Table 2, from steps that are timed here.",
+    ),
+]
+
 
 def run_command(
     models: Models = None,
@@ -133,6 +150,8 @@ def run_command(
     deterministic: Deterministic = False,
     out: Out = None,
     dry_run: DryRun = False,
+    devices: Devices = None,
+    paper_size: PaperSize = False,
 ) -> None:
     """Train, test and compare models.
 
@@ -152,6 +171,8 @@ def run_command(
         bench run --models all --executor ray --gpu-share 0.25
 
         bench run --config my.yaml
+
+        bench run --dry-run --paper-size --devices 1,4,8
     """
     from rich.console import Console
 
@@ -175,19 +196,19 @@ def run_command(
         "deterministic": deterministic or None,
         "out": out,
         "dry_run": dry_run or None,
+        "devices": devices,
+        "paper_size": paper_size or None,
     }
     _run(Console(), resolve(typed, config))
 
 
 def _run(console: Console, settings: RunConfig) -> None:
+    from benchmark.cli.dry_run import dry_run
     from benchmark.cli.progress import Steps
-    from benchmark.runs.launch import launch, prepare_plan, preview
+    from benchmark.runs.launch import launch, prepare_plan
 
     if settings.dry_run:
-        plan = preview(settings)
-        _print_plan(console, settings, plan)
-        if plan is not None:
-            _print_outlook(console, settings, plan)
+        dry_run(console, settings)
         return
     try:
         with Steps(console) as steps:
@@ -233,69 +254,6 @@ def _print_head(console: Console, settings: RunConfig, plan: Plan) -> None:
     _say(console, "; ".join(parts))
     done = f", {finished} of them finished before" if finished else ""
     _say(console, f"{counted(len(plan.jobs))}{done}; results in {settings.out}")
-
-
-def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> None:
-    """The job grid of a dry run."""
-    from tabulate import tabulate
-
-    from benchmark import registry
-    from benchmark.runs.folder import is_done
-    from benchmark.runs.launch import device_of, worker_count
-    from benchmark.runs.plan import task_sets
-    from benchmark.runs.tally import counted
-
-    seeds = len(settings.seeds)
-    first = {job.initial for job in plan.jobs} if plan else set()
-    done = {job.id for job in plan.jobs if is_done(settings.out, job.id)} if plan else set()
-    rows, total = [], 0
-    for name in settings.models:
-        sets = task_sets(name, settings.tasks)
-        jobs = seeds * len(sets)
-        finished = sum(job.model == name and job.id not in first and job.id in done for job in plan.jobs) if plan else 0
-        how = "all tasks together" if registry.get(name).multitask else "one task each"
-        tasks = ", ".join(task for together in sets for task in together)
-        rows.append([name, how, tasks, seeds, jobs, finished, jobs - finished])
-        total += jobs
-        if (source := registry.get(name).pretrained_on) and sets:
-            finished = len(first & done)
-            rows.append([source, f"before {name}", "the main table's", seeds, seeds, finished, seeds - finished])
-            total += seeds
-    header = ["model", "trained on", "tasks", "seeds", "runs", "finished", "to run"]
-    console.print(tabulate(rows, headers=header), markup=False, highlight=False, soft_wrap=True)
-    cohort = settings.protocol.cohort
-    source = plan.data.name if plan else f"embedded cohort of {cohort.patients} patients, still to be made"
-    device = device_of(settings)
-    workers = worker_count(settings, device, max(1, sum(row[-1] for row in rows)))
-    _say(console, f"\n{counted(total)} on {source}; protocol {settings.protocol.name}; {device}, {workers} at a time")
-    _say(console, f"results in {settings.out}")
-
-
-def _print_outlook(console: Console, settings: RunConfig, plan: Plan) -> None:
-    from tabulate import tabulate
-
-    from benchmark.cli.progress import Steps
-    from benchmark.runs.outlook import outlook
-    from benchmark.runs.tally import counted, duration
-
-    with Steps(console) as steps:
-        found = outlook(settings, plan, steps)
-    if found is None:
-        return
-    rows = [[name, duration(one.seconds), f"{one.memory / 2**20:,.0f} MB"] for name, one in found.by_model.items()]
-    _say(
-        console,
-        "\n" + tabulate(rows, headers=["model", "mean time of a run", "memory of a process"], disable_numparse=True),
-    )
-    _say(
-        console,
-        f"\nestimated {duration(found.seconds)} with {found.workers} at a time ({found.work / 3600:.2f} hours of work, "
-        f"the longest run {duration(found.longest)}), up to {found.memory / 2**30:.1f} GB of memory",
-    )
-    if found.unknown:
-        _say(
-            console, f"without {counted(found.unknown)} of models that are fitted in one go, which cannot be estimated"
-        )
 
 
 def _print_end(console: Console, settings: RunConfig, summary: Summary) -> None:

@@ -1,7 +1,8 @@
-"""How long jobs will take here, and how much memory: each kind is trained for two short epochs on a part of the data.
+"""How fast jobs are here, and what memory they take: each kind is trained for two short epochs on a part of the data.
 
-The second epoch counts; from its time per training step and per validation sample follows that of the whole job. An
-estimate knows nothing of what other programs, or jobs side by side, take from one another.
+The second epoch counts; from its time per training step and per predicted sample follows that of the whole job. As many
+kinds are calibrated side by side as jobs will be, so that what they take from one another is in the figures. Other
+programs are not.
 """
 
 from __future__ import annotations
@@ -13,178 +14,298 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark import registry
 from benchmark.data.dataset import PreparedData, TaskData
 from benchmark.files import replace_text
 from benchmark.random import stream
+from benchmark.runs.companies import companies
 from benchmark.runs.execute import Context, training_plan
 from benchmark.runs.folder import json_text
 from benchmark.runs.job import Job, digest
+from benchmark.runs.tally import counted
 from benchmark.runs.workers import as_worker, threads_in_environment
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
-    from benchmark.training import EpochReport
+    from benchmark.training import EpochReport, Trained, TrainingPlan
 
-STEPS, SAMPLES = 24, 256
-"""Training batches and validation samples of each task in the part of the data."""
 ORDERS = 5
 """Times that the test samples are predicted by a model whose samples couple."""
 
+Samples = Mapping[str, Mapping[str, int]]
+"""Number of samples by task and partition."""
+
+Progress = Callable[[str, int, int], None]
+
 
 @dataclass(frozen=True)
-class Estimate:
-    """Of one job: seconds, and bytes at the peak (on the CPU of the whole process)."""
+class Extent:
+    """The part of a data set that is trained on: of each task `steps` batches of training samples, `samples` others."""
 
-    seconds: float
+    steps: int = 24
+    samples: int = 256
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of a kind of job.
+
+    Attributes:
+        steps: seconds of a training step by task, for all seeds that are trained together. sample: of a prediction.
+        once: seconds that a training takes beside its epochs and tests.
+        memory: bytes at the peak; on the CPU of the whole process, on a GPU of its tensors.
+        together: seeds that a step trains. timed: steps behind these figures.
+    """
+
+    steps: Mapping[str, float]
+    sample: float
+    once: float
     memory: int
+    together: int
+    timed: int
+
+    def seconds(self, jobs: Sequence[Job], samples: Samples) -> float:
+        """Of a company of jobs, as `companies` makes them, on data of so many samples."""
+        job, rounds = jobs[0], math.ceil(len(jobs) / self.together)
+        step_seconds = 0.0
+        for task in job.tasks:
+            count = max(1, round(samples[task]["train"] * job.label_fraction))
+            step_seconds += max(1, count // job.batch_size) * self.steps[task]
+        validation, test = (sum(samples[task][part] for task in job.tasks) for part in ("val", "test"))
+        tests = test * (_orders(job) + (job.epochs * len(job.tasks) if job.trace else 0))
+        predicted = (job.epochs * validation + tests) * self.sample
+        return rounds * (self.once + job.epochs * step_seconds) + len(jobs) * predicted
 
 
 class Excerpt(PreparedData):
-    """A part of a data set: of each task `STEPS` batches of training samples and `SAMPLES` others, drawn at random."""
+    """A part of a data set, drawn at random."""
 
-    batch_size = 1
+    batch_size, extent = 1, Extent()
 
-    def task(self, name: str, splits: Sequence[str] = ("train", "val")) -> TaskData:
+    def task(self, name: str, splits: Sequence[str] = ("train", "val", "test")) -> TaskData:
         whole = super().task(name, splits)
         parts = {}
         for split, samples in whole.partitions.items():
-            count = STEPS * self.batch_size if split == "train" else SAMPLES
+            count = self.extent.steps * self.batch_size if split == "train" else self.extent.samples
             parts[split] = samples.take(stream(0, "excerpt", name, split).permutation(len(samples))[:count])
         return replace(whole, partitions=parts)
 
 
-def calibrate(job: Job, context: Context, samples: Mapping[str, Mapping[str, int]]) -> Estimate | None:
-    """Trains an excerpt of `job` here; None for models that are fitted in one go, whose time does not follow from it.
+def calibrate(jobs: Sequence[Job], context: Context, samples: Samples, extent: Extent) -> Speed:
+    """Trains an excerpt of a company of jobs here.
 
     Args:
-        samples: of the whole data, by task and partition.
+        samples: of the whole data.
     """
     import torch
 
-    from benchmark.training import validate
-    from benchmark.training.expense import forget_peak_memory, peak_memory
+    from benchmark.training.expense import peak_memory
+    from benchmark.training.portions import out_of_memory
 
-    if registry.get(job.model).fits:
-        return None
-    device = torch.device(context.device)
+    job, device = jobs[0], torch.device(context.device)
     data = Excerpt.open(context.data)
-    data.batch_size = job.batch_size
-    plan = replace(training_plan(replace(job, initial=None)), epochs=2, label_fraction=1.0)
-    clock = _Clock(len(job.tasks))
-    forget_peak_memory(device)
+    data.batch_size, data.extent = job.batch_size, extent
     if context.device == "cpu":
         torch.set_num_threads(context.threads)
-    history = validate(plan, data, device, clock.notify).history
-    return Estimate(_seconds(job, samples, history, clock), peak_memory(device))
+    plain = [training_plan(replace(one, initial=None, trace=False)) for one in jobs]
+    plans = [replace(plan, epochs=2, label_fraction=1.0) for plan in plain]
+    while True:
+        clock = _Clock()
+        try:
+            trained = _train(plans, data, device, clock, context.form)
+            break
+        except Exception as fault:
+            if len(plans) == 1 or not out_of_memory(fault):
+                raise
+        plans = plans[: len(plans) // 2]  # as runs do
+    clock.stop(len(job.tasks) * len(trained))
+    # Of seeds side by side the last one's first task begins when all have validated the epoch before.
+    return _speed(job, trained[-1].history, len(trained), clock, _seen(job, samples, extent), peak_memory(device))
 
 
-def _seconds(job: Job, samples: Mapping[str, Mapping[str, int]], history: pd.DataFrame, clock: _Clock) -> float:
+def _train(
+    plans: Sequence[TrainingPlan], data: PreparedData, device: torch.device, clock: _Clock, form: str
+) -> list[Trained]:
+    """All plans side by side, or the first one where they cannot be."""
+    from benchmark.training import train
+    from benchmark.training.together import NotTogether, train_together
+
+    if form == "fixed":
+        try:
+            outcomes = train_together(plans, data, device, [clock.notify] * len(plans), [None] * len(plans))
+        except NotTogether:
+            pass
+        else:
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
+            return outcomes
+    return [train(plans[0], data, device, clock.notify)]
+
+
+def _seen(job: Job, samples: Samples, extent: Extent) -> dict[str, int]:
+    """Validation and test samples of an excerpt."""
+    return {part: sum(min(extent.samples, samples[task][part]) for task in job.tasks) for part in ("val", "test")}
+
+
+def _speed(
+    job: Job, history: pd.DataFrame, together: int, clock: _Clock, seen: Mapping[str, int], memory: int
+) -> Speed:
+    """From two epochs of `together` seeds with a test at the end."""
     second = history[history["epoch"] == 2].set_index("task")
-    seen = sum(min(SAMPLES, samples[task]["val"]) for task in job.tasks)
-    for_sample = max(0.0, clock.epoch_seconds - second["seconds"].sum()) / seen
-    epoch = sum(samples[task]["val"] for task in job.tasks) * for_sample
-    for task in job.tasks:
-        count = max(1, round(samples[task]["train"] * job.label_fraction))
-        steps = max(1, count // job.batch_size)
-        done = max(1, math.ceil(second.loc[task, "samples"] / job.batch_size))
-        epoch += steps * second.loc[task, "seconds"] / done
-    orders = ORDERS if registry.get(job.model).couples_samples else 1
-    test = sum(samples[task]["test"] for task in job.tasks) * for_sample * orders
-    return float(clock.before + job.epochs * epoch + test)
+    sample = max(0.0, clock.epoch - second["seconds"].sum()) / (together * seen["val"])
+    steps = {task: max(1, math.ceil(second.loc[task, "samples"] / job.batch_size)) for task in job.tasks}
+    tests = together * seen["test"] * _orders(job) * sample
+    return Speed(
+        steps={task: float(second.loc[task, "seconds"]) / count for task, count in steps.items()},
+        sample=sample,
+        once=max(0.0, clock.whole - 2 * clock.epoch - tests),
+        memory=memory,
+        together=together,
+        timed=sum(steps.values()),
+    )
+
+
+def _orders(job: Job) -> int:
+    return ORDERS if registry.get(job.model).couples_samples else 1
 
 
 class _Clock:
-    """Times the second epoch from outside: between the last reports of both."""
+    """Times a training from outside: all of it, and the second epoch as the time between the last reports of both."""
 
-    def __init__(self, tasks: int) -> None:
-        self._tasks, self._reports = tasks, 0
-        self._started = time.perf_counter()
-        self._ends: list[float] = []
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._reports: list[float] = []
+        self.epoch = self.whole = 0.0
 
     def notify(self, report: EpochReport) -> None:
-        self._reports += 1
-        if self._reports % self._tasks == 0:
-            self._ends.append(time.perf_counter())
+        self._reports.append(time.perf_counter())
 
-    @property
-    def epoch_seconds(self) -> float:
-        return self._ends[1] - self._ends[0]
-
-    @property
-    def before(self) -> float:
-        """Seconds before the first epoch, if that took as long as the second."""
-        return max(0.0, self._ends[0] - self._started - self.epoch_seconds)
+    def stop(self, reports: int) -> None:
+        """The training is over; an epoch has so many reports."""
+        self.whole = time.perf_counter() - self._began
+        self.epoch = self._reports[2 * reports - 1] - self._reports[reports - 1]
 
 
-def kind_of(job: Job) -> str:
-    """Hash of what jobs have in common that take the same time: all but the seed."""
-    return digest({**asdict(job), "seed": None, "initial": None, "initial_variant": None, "trace": None})
+def kind_of(jobs: Sequence[Job], form: str) -> str:
+    """Hash of what companies of jobs have in common whose steps are equally fast."""
+    shared = {"seed": None, "initial": None, "initial_variant": None, "trace": None, "epochs": None}
+    shared |= {"label_fraction": None, "form": form, "seeds": len(jobs) if form == "fixed" else 1}
+    return digest({**asdict(jobs[0]), **shared})
 
 
-def estimates(
+@dataclass(frozen=True)
+class Speeds:
+    """What was calibrated on a device with so many processes side by side.
+
+    Attributes:
+        kinds: by `kind_of`. start: seconds that a new process takes beside its jobs.
+    """
+
+    kinds: Mapping[str, Speed]
+    start: float = 0.0
+
+    def of(self, jobs: Sequence[Job], form: str) -> Speed | None:
+        """None for models that are fitted in one go, and for what was not calibrated."""
+        return self.kinds.get(kind_of(jobs, form))
+
+
+def measured_speeds(
     jobs: Sequence[Job],
     context: Context,
-    samples: Mapping[str, Mapping[str, int]],
-    progress: Callable[[str, int, int], None] | None = None,
-) -> dict[str, Estimate]:
-    """Estimates by `kind_of` a job; kinds that were calibrated on this machine and device before are not again.
+    samples: Samples,
+    processes: int,
+    progress: Progress | None = None,
+    extent: Extent = Extent(),
+) -> Speeds:
+    """Speeds of all jobs; kinds that were calibrated under the same circumstances before are not again.
 
-    They are kept in OUT/estimates.json. The calibration runs in a process of its own, whose memory is like a worker's.
+    They are kept in OUT/speeds.json, each as soon as it is known. The calibration runs in processes of its own.
+
+    Args:
+        processes: side by side.
     """
-    known = stored_estimates(context)
-    kinds = {kind_of(job): job for job in jobs if not registry.get(job.model).fits}
-    missing = {kind: job for kind, job in kinds.items() if kind not in known}
-    if missing:
-        known |= _apart(missing, context, samples, progress)
-        stored = _read(context.out) | {_machine(context): {kind: asdict(one) for kind, one in known.items()}}
-        replace_text(_file(context.out), json_text(stored))
-    return {kind: known[kind] for kind in kinds if kind in known}
+    known = stored_speeds(context, processes)
+    kinds = {kind_of(company, context.form): company for company in companies(jobs, context)}
+    missing = [
+        (kind, company)
+        for kind, company in kinds.items()
+        if kind not in known.kinds and not registry.get(company[0].model).fits
+    ]
+    if not missing:
+        return known
+    spawn, count = get_context("spawn"), min(processes, len(missing))
+    with threads_in_environment(context.threads):
+        began = time.perf_counter()
+        with spawn.Pool(count, as_worker) as pool:
+            work = [(kind, company, context, samples, extent) for kind, company in missing]
+            pool.map(_begin, range(count), chunksize=1)
+            start = time.perf_counter() - began
+            shortest = min(work, key=lambda one: one[1][0].cost(samples))
+            warming = pool.map(_warm_up, [shortest] * count, chunksize=1)
+            known = replace(known, start=start + sum(warming) / count)
+            for done, (kind, speed) in enumerate(pool.imap_unordered(_calibrate, work), start=1):
+                known = replace(known, kinds={**known.kinds, kind: speed})
+                _store(known, context, processes)
+                if progress:
+                    progress("calibration", done, len(missing))
+    return known
 
 
-def stored_estimates(context: Context) -> dict[str, Estimate]:
-    """What was calibrated on this machine and device before."""
-    return {kind: Estimate(**one) for kind, one in _read(context.out).get(_machine(context), {}).items()}
+def stored_speeds(context: Context, processes: int) -> Speeds:
+    """What was calibrated on this device with so many processes before."""
+    found = _read(context.out).get(_circumstances(context, processes), {"kinds": {}, "start": 0.0})
+    return Speeds({kind: Speed(**one) for kind, one in found["kinds"].items()}, found["start"])
+
+
+def _store(speeds: Speeds, context: Context, processes: int) -> None:
+    everything = _read(context.out) | {_circumstances(context, processes): asdict(speeds)}
+    replace_text(_file(context.out), json_text(everything))
 
 
 def _file(out: Path) -> Path:
-    return out / "estimates.json"
+    return out / "speeds.json"
 
 
-def _read(out: Path) -> dict[str, dict[str, dict[str, float]]]:
+def _read(out: Path) -> dict[str, Any]:
     return json.loads(_file(out).read_text(encoding="utf-8")) if _file(out).is_file() else {}
 
 
-def _apart(
-    jobs: Mapping[str, Job],
-    context: Context,
-    samples: Mapping[str, Mapping[str, int]],
-    progress: Callable[[str, int, int], None] | None,
-) -> dict[str, Estimate]:
-    spawn = get_context("spawn")
-    found: dict[str, Estimate] = {}
-    with threads_in_environment(context.threads), spawn.Pool(1, as_worker) as pool:
-        arguments = [(job, context, samples) for job in jobs.values()]
-        for kind, estimate in zip(jobs, pool.imap(_calibrate, arguments), strict=True):
-            if estimate is not None:
-                found[kind] = estimate
-            if progress:
-                progress("calibration", len(found), len(jobs))
-    return found
+def _begin(_: int) -> None:
+    """What every worker process does before its first job."""
+    import benchmark.training  # noqa: F401
 
 
-def _calibrate(arguments: tuple[Job, Context, Mapping[str, Mapping[str, int]]]) -> Estimate | None:
-    return calibrate(*arguments)
+Work = tuple[str, Sequence[Job], Context, Samples, Extent]
 
 
-def _machine(context: Context) -> str:
+def _warm_up(work: Work) -> float:
+    """Seconds that the first job of a process takes longer than a second one like it: libraries are loaded when they
+    are first used."""
+    first, second = (calibrate(*work[1:]) for _ in range(2))
+    return max(0.0, first.once - second.once)
+
+
+def _calibrate(work: Work) -> tuple[str, Speed]:
+    kind, *arguments = work
+    return kind, calibrate(*arguments)
+
+
+def _circumstances(context: Context, processes: int) -> str:
+    return f"{device_line(context)}, processes side by side: {processes}"
+
+
+def device_line(context: Context) -> str:
+    """The device that jobs run on, in words."""
     from benchmark.runs.environment import environment
 
     facts = environment(context.device, context.threads)
-    return f"{facts['device_name']}, {context.device}, {context.threads} threads"
+    threads = f", {counted(context.threads, 'thread')} a process" if context.device == "cpu" else ""
+    return f"{facts['device_name']} ({context.device}){threads}"
 
 
 def is_prepared(folder: Path, jobs: Sequence[Job]) -> bool:
@@ -195,29 +316,3 @@ def is_prepared(folder: Path, jobs: Sequence[Job]) -> bool:
     files = [folder / "samples" / f"{task}.parquet" for task in tasks]
     files += [embeddings_folder(folder, job.encoder) / "offsets.npy" for job in jobs if job.encoder]
     return all(file.is_file() for file in files)
-
-
-def makespan(seconds: Sequence[float], workers: int) -> float:
-    """Seconds until all jobs are done if each worker takes the next one when it is free, in the given order.
-
-    >>> makespan([3, 2, 2], 2)
-    4.0
-    """
-    free = [0.0] * workers
-    for one in seconds:
-        free[free.index(min(free))] += one
-    return max(free)
-
-
-def longest_first(
-    jobs: Sequence[Job], known: Mapping[str, Estimate], samples: Mapping[str, Mapping[str, int]]
-) -> list[Job]:
-    """Jobs by estimated seconds; those without an estimate by their number of samples, at the pace of the others."""
-    paces = [known[kind_of(job)].seconds / max(1, job.cost(samples)) for job in jobs if kind_of(job) in known]
-    pace = sum(paces) / len(paces) if paces else 1.0
-
-    def seconds(job: Job) -> float:
-        estimate = known.get(kind_of(job))
-        return estimate.seconds if estimate else pace * job.cost(samples)
-
-    return sorted(jobs, key=lambda job: -seconds(job))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from benchmark.code_version import code_version
 from benchmark.config import BY_THE_JOB, RunConfig
+from benchmark.cores import core_count
 from benchmark.errors import UserError
 from benchmark.manifest import DataInfo, read_manifest
 from benchmark.runs.backends import executor_for
-from benchmark.runs.calibrate import longest_first, stored_estimates
+from benchmark.runs.calibrate import stored_speeds
 from benchmark.runs.companies import companies
 from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
 from benchmark.runs.environment import git_commit
@@ -22,6 +23,7 @@ from benchmark.runs.folder import is_done, remove_abandoned, remove_course, runs
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
 from benchmark.runs.plan import Encoder, Plan, make_plan
+from benchmark.runs.schedule import pieces_of, waves
 from benchmark.runs.tally import Tally
 from benchmark.tasks import TASKS
 
@@ -91,7 +93,7 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         config, plan: what to do. watch: shows a tally while jobs run, and gives the function that takes the events.
         executor: instead of the one that suits the device and the number of workers.
     """
-    out, device = config.out, device_of(config)
+    out = config.out
     remove_abandoned(runs_folder(out))
     caption = caption_of(plan, {"version": code_version(), "commit": git_commit()})
     record_plan(out, plan, caption)
@@ -101,24 +103,38 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
     waiting = [job for job in plan.jobs if job.id not in done]
     tally = Tally(plan.jobs, done, plan.data.samples)
     if waiting:
-        # One thread on the CPU, whatever the executor: sums in another order would give other last digits.
-        studies = {name: own.study for name, own in config.protocol.training_of.items() if own.study}
-        form = form_of(config, device)
-        context = Context(plan.data.path, out, device, 1, caption, studies, config.save_every, form=form)
-        context = replace(context, deterministic=config.deterministic)
-        workers = worker_count(config, device, len(companies(waiting, context)))
-        executor = executor or executor_for(config, device, workers, plan.jobs, form)
-        ordered = longest_first(waiting, stored_estimates(context), plan.data.samples)
+        context = context_of(config, plan, caption)
+        workers = worker_count(config, context.device, len(companies(waiting, context)))
+        executor = executor or executor_for(config, context.device, workers, plan.jobs, context.form)
+        speeds = stored_speeds(context, processes_here(config, waiting, context))
         with watch(tally) as tell:
-            for wave in _waves(ordered):
-                run_all(executor, wave, context, tell)
+            for wave in waves(waiting):
+                pieces = pieces_of(wave, context, speeds, plan.data.samples)
+                run_all(executor, [job for piece in pieces for job in piece.jobs], context, tell)
     return Summary(plan, done, tally.results, tally.elapsed)
 
 
-def _waves(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that start from nothing, then those that start from one of them."""
-    waves = [[job for job in jobs if (job.initial is None) == first] for first in (True, False)]
-    return [wave for wave in waves if wave]
+def context_of(config: RunConfig, plan: Plan, caption: Mapping[str, Any] | None = None) -> Context:
+    """What the jobs of a plan share."""
+    device = device_of(config)
+    return Context(
+        data=plan.data.path,
+        out=config.out,
+        device=device,
+        threads=1,  # on the CPU, whatever the executor: sums in another order would give other last digits
+        caption=caption or {},
+        studies={name: own.study for name, own in config.protocol.training_of.items() if own.study},
+        save_every=config.save_every,
+        deterministic=config.deterministic,
+        form=form_of(config, device),
+    )
+
+
+def processes_here(config: RunConfig, jobs: Sequence[Job], context: Context) -> int:
+    """So many jobs share the processor of this machine while they run; so many are calibrated side by side."""
+    if context.device != "cpu":
+        return 1
+    return min(core_count(), worker_count(config, context.device, len(companies(jobs, context))))
 
 
 def device_of(config: RunConfig) -> str:
@@ -141,8 +157,7 @@ def form_of(config: RunConfig, device: str) -> str:
 def worker_count(config: RunConfig, device: str, jobs: int | None) -> int:
     """Processes side by side: as asked; otherwise one on a GPU, and one a core on the CPU; never more than `jobs`, of
     which companies of seeds count as one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = config.workers or (1 if device == "cuda" else cores)
+    count = config.workers or (1 if device == "cuda" else core_count())
     return max(1, min(count, jobs if jobs is not None else count))
 
 

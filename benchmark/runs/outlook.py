@@ -1,17 +1,48 @@
-"""What a plan will take on this machine: hours and memory, from estimates of its jobs."""
+"""What a plan will take on this machine: hours and memory, on one device or on several like it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmark import registry
 from benchmark.config import RunConfig
-from benchmark.runs.calibrate import Estimate, estimates, is_prepared, kind_of, longest_first, makespan
+from benchmark.cores import core_count
+from benchmark.runs.calibrate import Speeds, device_line, is_prepared, kind_of, measured_speeds
 from benchmark.runs.execute import Context
+from benchmark.runs.executors import Choose, any_of
 from benchmark.runs.folder import is_done
+from benchmark.runs.gpus import Gpu, local_gpus, packed
 from benchmark.runs.job import Job
-from benchmark.runs.launch import device_of, worker_count
+from benchmark.runs.launch import context_of, processes_here, worker_count
 from benchmark.runs.plan import Plan
+from benchmark.runs.schedule import Piece, pieces_of, simulate, waves
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a plan goes on so many devices.
+
+    Attributes:
+        devices: GPUs, or processes with a core each. seconds: until the last job is done.
+        memory: bytes of all processes together at the peak.
+    """
+
+    devices: int
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Of the runs of one model: how many, seconds of all of them and of the longest, bytes of a process at its peak."""
+
+    runs: int
+    seconds: float
+    longest: float
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -19,52 +50,100 @@ class Outlook:
     """Of the jobs that are still to be run.
 
     Attributes:
-        workers: jobs side by side. seconds: until the last one is done. work: sum over jobs. longest: of one job.
-        memory: bytes of the largest jobs that may run side by side. unknown: jobs without an estimate, left out.
-        by_model: mean seconds and largest memory of a run, by model.
+        device: in words. courses: on one or several numbers of devices.
+        models: by name; seeds that are trained side by side share the time. timed: training steps behind all this.
+        unknown: jobs without an estimate, left out.
     """
 
-    workers: int
-    seconds: float
-    work: float
-    longest: float
-    memory: int
+    device: str
+    courses: tuple[Course, ...]
+    models: Mapping[str, Demand]
+    timed: int
     unknown: int
-    by_model: Mapping[str, Estimate]
+
+    @property
+    def work(self) -> float:
+        """Seconds on a single device."""
+        return sum(demand.seconds for demand in self.models.values())
+
+    @property
+    def longest(self) -> float:
+        return max(demand.longest for demand in self.models.values())
 
 
-def outlook(config: RunConfig, plan: Plan, progress: Callable[[str, int, int], None] | None = None) -> Outlook | None:
+def outlook(config: RunConfig, plan: Plan, progress: Progress | None = None) -> Outlook | None:
     """Calibrates what was not calibrated before; None if nothing is left to run, or the data are not complete yet."""
     waiting = [job for job in plan.jobs if not is_done(config.out, job.id)]
     if not waiting or not is_prepared(plan.data.path, waiting):
         return None
-    device = device_of(config)
-    context = Context(plan.data.path, config.out, device, threads=1)
-    known = estimates(waiting, context, plan.data.samples, progress)
-    workers = worker_count(config, device, len(waiting))
-    ordered = longest_first(waiting, known, plan.data.samples)
-    found = [known[kind_of(job)] for job in ordered if kind_of(job) in known]
-    if not found:
+    context = context_of(config, plan)
+    processes = processes_here(config, waiting, context)
+    speeds = measured_speeds(waiting, context, plan.data.samples, processes, progress)
+    return outlook_of(config, plan, waiting, context, speeds)
+
+
+def outlook_of(
+    config: RunConfig, plan: Plan, waiting: Sequence[Job], context: Context, speeds: Speeds
+) -> Outlook | None:
+    """From speeds that are known; None if none is."""
+    samples = plan.data.samples
+    parts = [pieces_of(wave, context, speeds, samples) for wave in waves(waiting)]
+    known = [[piece for piece in pieces if piece.seconds is not None] for pieces in parts]
+    everything = [piece for pieces in known for piece in pieces]
+    if not everything:
         return None
-    seconds = [one.seconds for one in found]
-    memory = sum(sorted((one.memory for one in found), reverse=True)[:workers])
+    numbers = config.devices or (_devices_here(config, context.device, len(everything)),)
+    measured = {kind_of(piece.jobs, context.form): speeds.of(piece.jobs, context.form) for piece in everything}
     return Outlook(
-        workers=workers,
-        seconds=makespan(seconds, workers),
-        work=sum(seconds),
-        longest=max(seconds),
-        memory=memory,
-        unknown=len(waiting) - len(found),
-        by_model=_by_model(waiting, known),
+        device=device_line(context),
+        courses=tuple(_course(config, context.device, known, number, speeds.start) for number in numbers),
+        models=_by_model(everything),
+        timed=sum(speed.timed for speed in measured.values()),
+        unknown=sum(len(piece.jobs) for pieces in parts for piece in pieces if piece.seconds is None),
     )
 
 
-def _by_model(jobs: Sequence[Job], known: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    several: dict[str, list[Estimate]] = {}
-    for job in jobs:
-        if kind_of(job) in known:
-            several.setdefault(job.model, []).append(known[kind_of(job)])
+def _devices_here(config: RunConfig, device: str, pieces: int) -> int:
+    everywhere = config.executor == "gpus" or (config.executor == "auto" and config.workers is None)
+    if device == "cuda" and everywhere:
+        return len(local_gpus())
+    return worker_count(config, device, pieces)
+
+
+def _course(config: RunConfig, device: str, parts: Sequence[Sequence[Piece]], number: int, start: float) -> Course:
+    each = [_part(config, device, pieces, number) for pieces in parts]
+    return Course(number, sum(start + seconds for seconds, _ in each), max(memory for _, memory in each))
+
+
+def _part(config: RunConfig, device: str, pieces: Sequence[Piece], number: int) -> tuple[float, int]:
+    """Seconds and memory of pieces that need not wait for one another."""
+    finished: set[str] = set()
+    choose = _choose(config, device, number, pieces, finished)
+    return simulate(pieces, choose, device == "cuda", lambda piece: finished.add(piece.jobs[0].variant))
+
+
+def _choose(config: RunConfig, device: str, number: int, pieces: Sequence[Piece], finished: set[str]) -> Choose:
+    """What the executor would begin next on `number` devices; the need of a variant is known once one has finished."""
+    if device == "cpu":
+        return any_of(number)
+    (gpu, *_) = local_gpus()
+    memory = {piece.jobs[0].id: piece.memory for piece in pieces}
+    most = config.workers or max(1, core_count() // number)
+    gpus = [Gpu(str(place), gpu.memory) for place in range(number)]
+    return packed(gpus, lambda job: memory[job.id] if job.variant in finished else None, most)
+
+
+def _by_model(pieces: Sequence[Piece]) -> dict[str, Demand]:
+    several: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        several.setdefault(piece.jobs[0].model, []).append(piece)
     return {
-        model: Estimate(sum(one.seconds for one in found) / len(found), max(one.memory for one in found))
-        for model, found in several.items()
+        name: Demand(
+            runs=sum(len(piece.jobs) for piece in several[name]),
+            seconds=sum(piece.seconds for piece in several[name]),
+            longest=max(piece.seconds for piece in several[name]),
+            memory=max(piece.memory for piece in several[name]),
+        )
+        for name in registry.models()
+        if name in several
     }

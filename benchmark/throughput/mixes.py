@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ TRAINING_SHARE = 0.7
 """Of a task's samples; the paper splits patients 7:1:2."""
 
 VALIDATION_SHARE = 0.1
+TEST_SHARE = 0.2
 
 KNOWN, POSITIVE = 0.25, 0.15
 """Shares of a multilabel task's entries that are known, if its labels are masked, and of positive ones."""
@@ -49,6 +50,7 @@ class Lengths:
 
 
 HOURS, TOKENS = Lengths(47, 83), Lengths(101, 128)
+COURSES, DRG_CLASSES = Lengths(300, 400), 769
 FIXED_HOURS = {"ihm": Lengths(48, 48)}
 
 
@@ -94,7 +96,7 @@ class Mix:
             position: of the task among the model's heads.
         """
         rng, d = stream(seed, "mix", self.task.name, number), dimensions
-        present, hours, tokens = self._shapes(rng, size, d)
+        present, hours, tokens = self.shapes(rng, size, d)
         owners = [np.flatnonzero(column) for column in present.T]
         pixels = rng.random((len(owners[1]), d.film, d.film), dtype=np.float32)
         inputs = Batch(
@@ -105,16 +107,17 @@ class Mix:
             task=position,
             sample=torch.arange(number * size, (number + 1) * size, device=device),
         )
-        return LabelledBatch(inputs, self._labels(rng, size, device))
+        y, known = self.labels(rng, size)
+        return LabelledBatch(inputs, Labels(on_device(y, device), on_device(known, device)))
 
     def lengths(self, dimensions: Dimensions, size: int, seed: int) -> np.ndarray:
         """(size, M) tokens of each modality of made-up samples, 0 where absent."""
-        present, hours, tokens = self._shapes(stream(seed, "mix", self.task.name, -1), size, dimensions)
+        present, hours, tokens = self.shapes(stream(seed, "mix", self.task.name, -1), size, dimensions)
         lengths = present * (dimensions.film // dimensions.patch) ** 2
         lengths[present[:, 0], 0], lengths[present[:, 2], 2] = hours, tokens
         return lengths
 
-    def _shapes(
+    def shapes(
         self, rng: np.random.Generator, size: int, dimensions: Dimensions
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Who owns what (size, M), and the lengths of the series and notes that are owned."""
@@ -129,7 +132,8 @@ class Mix:
         present[~present.any(1), MODALITIES.index(self.task.primary)] = True
         return present
 
-    def _labels(self, rng: np.random.Generator, size: int, device: torch.device) -> Labels:
+    def labels(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Labels y (size,) int64 of a multiclass task, otherwise (size, C) float32; and which of them are known."""
         classes = self.head.classes
         if self.task.kind == "multiclass":
             y, known = rng.integers(0, classes, size), np.ones(size, bool)
@@ -138,7 +142,7 @@ class Mix:
             masked = self.task.kind == "multilabel" and self.task.primary == "cxr"
             known = rng.random(y.shape) < KNOWN if masked else np.ones(y.shape, bool)
             y *= known
-        return Labels(on_device(y, device), on_device(known, device))
+        return y, known
 
 
 def mixes(names: Iterable[str] | None = None) -> dict[str, Mix]:
@@ -164,6 +168,20 @@ def mixes(names: Iterable[str] | None = None) -> dict[str, Mix]:
         for name in allowed
         if name in chosen
     }
+
+
+def extension_mix() -> Mix:
+    """The mix of DRG. Table 2 prints its samples, all with notes; all else is assumed: series and films as rare as
+    series among those of DIA and films among those of PHE, hospital courses of median 300 and mean 400 tokens, and as
+    many classes as the authors' data have."""
+    cohort, task = published_cohort(), TASKS["drg"]
+    return Mix(
+        task=replace(task, classes=tuple(f"{number:03}" for number in range(DRG_CLASSES))),
+        samples=cohort["drg"]["samples"],
+        missing=(cohort["dia"]["ehr"] / 100, cohort["phe"]["cxr"] / 100, 0.0),
+        hours=HOURS,
+        tokens=COURSES,
+    )
 
 
 def heads_of(mix: Mix, multitask: bool) -> tuple[Sequence[Head], int]:

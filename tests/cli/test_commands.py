@@ -100,6 +100,24 @@ def test_lists(bench):
     assert "1,538,228" in costs
 
 
+@pytest.mark.slow
+def test_a_dry_run_of_the_papers_work_says_how_long_it_takes_and_what_that_rests_on(bench, tmp_path):
+    protocol = tmp_path / "small.yaml"
+    sizes = "{width: 8, layers: 1, hours: 24, note_tokens: 16, film: 32, patch: 16}"
+    protocol.write_text(f"base: paper\nname: small\ndimensions: {sizes}\ntraining: {{batch_size: 4}}\nseeds: [1, 2]\n")
+    words = ("run", "--dry-run", "--paper-size", "--devices", "1,4,8", "--models", "mt", "--tasks", "ihm,drg")
+    more = ("--protocol", str(protocol), "--device", "cpu", "--workers", "1", "--out", str(tmp_path / "out"))
+    code, text, _ = bench(*words, *more)
+    assert code == 0
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line[:1] in tuple("148m")}
+    assert rows["mt"][1] == "6", "two seeds of IHM and of two shares of DRG"
+    assert {"1", "4", "8"} <= set(rows)
+    assert "Measured on" in text and "(cpu), 1 thread a process: 4 training steps." in text
+    assert "Rests on: numbers of samples and missing rates of the paper's Table 2" in text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["speeds.json"]
+    assert text.endswith(bench(*words, *more)[1]), "kept, not measured again"
+
+
 def test_a_dry_run_counts_the_jobs_and_makes_nothing(bench, tmp_path):
     out = tmp_path / "out"
     data = str(write_data(tmp_path / "data"))

@@ -1,70 +1,79 @@
-"""Estimates of time and memory before anything runs."""
+"""Speeds of jobs before anything runs, and what follows from them for a plan."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from tuning_data import configured, plan_of, prepare
 
 from benchmark.runs import calibrate as calibrating
-from benchmark.runs.calibrate import (
-    SAMPLES,
-    STEPS,
-    Estimate,
-    Excerpt,
-    _seconds,
-    kind_of,
-    longest_first,
-    makespan,
-    stored_estimates,
-)
-from benchmark.runs.execute import Context
+from benchmark.runs.calibrate import Excerpt, Extent, Speed, Speeds, _speed, kind_of, stored_speeds
+from benchmark.runs.launch import context_of
 from benchmark.runs.outlook import outlook
+from benchmark.runs.schedule import pieces_of
 
-
-class Clock:
-    before, epoch_seconds = 2.0, 1.0
+SAMPLES = {task: {"train": 1600, "val": 100, "test": 200} for task in ("ihm", "dia")}
 
 
 def test_the_time_of_a_job_follows_from_steps_and_samples_of_the_second_epoch(tmp_path: Path) -> None:
-    config = configured(tmp_path, prepare(tmp_path), tasks="ihm,dia", seeds="1")
-    (job,) = plan_of(config).jobs  # two epochs of two tasks in batches of 16
-    samples = {task: {"train": 1600, "val": 100, "test": 200} for task in job.tasks}
+    config = configured(tmp_path, prepare(tmp_path), tasks="ihm,dia", seeds="1,2,3")
+    first, *others = plan_of(config).jobs  # two epochs of two tasks in batches of 16
     seconds = {"ihm": [9.0, 0.2], "dia": [9.0, 0.3]}
     rows = [
-        {"epoch": e, "task": task, "seconds": seconds[task][e - 1], "samples": 32} for e in (1, 2) for task in job.tasks
+        {"epoch": e, "task": task, "seconds": seconds[task][e - 1], "samples": 32}
+        for e in (1, 2)
+        for task in first.tasks
     ]
-    # An epoch: 100 steps of 0.1 and 100 of 0.15; the 0.5 seconds left of the second one are for 200 samples.
-    expected = 2.0 + 2 * (10 + 15 + 0.5) + 400 * 0.5 / 200
-    assert _seconds(job, samples, pd.DataFrame(rows), Clock()) == pytest.approx(expected)
+    clock = SimpleNamespace(epoch=1.0, whole=5.0)
+    speed = _speed(first, pd.DataFrame(rows), 2, clock, {"val": 50, "test": 100}, memory=7)
+    # Two seeds: 0.5 seconds of the second epoch are for 100 predictions, the test took another 200.
+    expected = Speed({"ihm": 0.1, "dia": 0.15}, 0.005, once=2.0, memory=7, together=2, timed=4)
+    assert speed == expected
+    alone, epoch = replace(expected, together=1), 100 * 0.1 + 100 * 0.15
+    predicted = (2 * 200 + 400) * 0.005
+    assert alone.seconds([first], SAMPLES) == pytest.approx(2.0 + 2 * epoch + predicted)
+    assert speed.seconds([first, *others], SAMPLES) == pytest.approx(2 * (2.0 + 2 * epoch) + 3 * predicted)
+    tenth = replace(first, label_fraction=0.1, epochs=1, trace=True)
+    traced = (200 + 400 + 2 * 400) * 0.005
+    assert alone.seconds([tenth], SAMPLES) == pytest.approx(2.0 + epoch / 10 + traced)
+    assert kind_of([first], "packed") == kind_of(others, "packed") == kind_of([tenth], "packed")
+    assert kind_of([first], "fixed") != kind_of(others, "fixed")
 
 
-def test_kinds_are_calibrated_once_and_on_a_part_of_the_data(tmp_path: Path, monkeypatch) -> None:
-    data = prepare(tmp_path, size=900)
-    config = configured(tmp_path, data, models="flexcare,mt,boosted-trees", tasks="ihm")
+@pytest.mark.parametrize("form", ["packed", "fixed"])
+def test_kinds_are_calibrated_once_and_on_a_part_of_the_data(tmp_path: Path, monkeypatch, form: str) -> None:
+    config = configured(tmp_path, prepare(tmp_path), models="flexcare,m3care,boosted-trees", tasks="ihm", form=form)
     plan, told = plan_of(config), []
     first = outlook(config, plan, lambda *step: told.append(step))
     assert told == [("calibration", 1, 2), ("calibration", 2, 2)], "two seeds are of one kind"
-    assert (first.workers, first.unknown, set(first.by_model)) == (1, 2, {"flexcare", "mt"})
-    assert first.seconds == first.work == pytest.approx(sum(2 * one.seconds for one in first.by_model.values()))
+    (course,) = first.courses
+    assert (course.devices, first.unknown, set(first.models)) == (1, 2, {"flexcare", "m3care"})
+    context = context_of(config, plan)
+    speeds = stored_speeds(context, 1)
+    assert {speed.together for speed in speeds.kinds.values()} == {1 if form == "packed" else 2}
+    assert course.seconds == pytest.approx(first.work + speeds.start) and speeds.start > 0
     assert 0 < first.longest < first.work
-    assert first.memory > 50 * 2**20, "of a process with its libraries"
-    excerpt = Excerpt.open(data)
-    excerpt.batch_size = 16
-    parts = excerpt.task("ihm").partitions
-    assert (len(parts["train"]), set(parts)) == (min(STEPS * 16, 630), {"train", "val"})
-    assert len(parts["val"]) == min(SAMPLES, 90)
+    assert course.memory > 50 * 2**20, "of a process with its libraries"
 
-    monkeypatch.setattr(calibrating, "_apart", None)
+    monkeypatch.setattr(calibrating, "get_context", None)
     assert outlook(config, plan) == first
-    known = stored_estimates(Context(data, config.out, "cpu", 1))
-    slow = next(job for job in plan.jobs if job.model == "mt")
-    ordered = longest_first(plan.jobs, known | {kind_of(slow): Estimate(1e6, 1)}, plan.data.samples)
-    assert [job.model for job in ordered[:2]] == ["mt", "mt"]
+    assert [one.devices for one in outlook(replace(config, devices=(1, 4)), plan).courses] == [1, 4]
+    slow = [job for job in plan.jobs if job.model == "m3care"]
+    kind = kind_of(slow if form == "fixed" else slow[:1], form)
+    slower = replace(speeds.kinds[kind], once=1e6)
+    pieces = pieces_of(plan.jobs, context, Speeds({**speeds.kinds, kind: slower}), plan.data.samples)
+    assert [job.model for piece in pieces for job in piece.jobs][:2] == ["m3care", "m3care"]
 
 
-def test_a_plan_ends_when_its_last_worker_does() -> None:
-    assert makespan([5, 4, 3, 3], 2) == 8
-    assert makespan([5, 4, 3, 3], 1) == 15
+def test_an_excerpt_has_so_many_samples_of_each_part(tmp_path: Path) -> None:
+    excerpt = Excerpt.open(prepare(tmp_path, size=900))
+    excerpt.batch_size, excerpt.extent = 16, Extent(steps=3, samples=100)
+    assert {name: len(part) for name, part in excerpt.task("ihm").partitions.items()} == {
+        "train": 48,
+        "val": 90,
+        "test": 100,
+    }
