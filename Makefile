@@ -13,8 +13,9 @@ INSTALL = $(PIP) install --quiet --no-compile --constraint constraints.txt
 bench: .venv/bench
 	.venv/bin/bench run --models all
 
+# Files of tests are shared out among the cores; each core keeps at a file, whose tests share what they prepare.
 test: .venv/dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 benchmarks: .venv/dev
 	.venv/bin/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave
