@@ -27,8 +27,9 @@ def write_fault(folder: Path) -> str | None:
     """Why nothing can be written in `folder`, which need not exist yet; None if something can. Leaves nothing there."""
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     try:
-        # Trying is the only sure test: permissions say nothing of read-only or special file systems.
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=existing):
+        # Trying is the only sure test: permissions say nothing of read-only or special file systems. A file without a
+        # name is gone with this process, even if it is killed right now.
+        with tempfile.TemporaryFile(prefix=".unfinished-", dir=existing):
             return None
     except OSError as fault:
         return fault.strerror or str(fault)

@@ -127,7 +127,7 @@ def _best(record: StudyRecord) -> Table:
 
 
 def _start_row(record: StudyRecord, names: Sequence[str]) -> list[Cell]:
-    start = next((trial for trial in record.trials if trial.user_attrs.get("start")), None)
+    start = next((trial for trial in record.trials if number_of(trial) == 0), None)
     if start is None or "gains" not in start.user_attrs:
         return [Cell("0"), Cell("-"), *(Cell("-") for _ in names)]
     gain = mean_gain(start.user_attrs["gains"])

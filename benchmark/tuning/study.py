@@ -69,7 +69,7 @@ class StudyStore:
                 load_if_exists=True,
             )
             if not self.trials():
-                self.optuna.enqueue_trial({one.name: one.start for one in searched}, user_attrs={"start": True})
+                self.optuna.enqueue_trial({one.name: one.start for one in searched})
 
     def trials(self) -> list[FrozenTrial]:
         return self.optuna.get_trials(deepcopy=False)

@@ -192,6 +192,7 @@ CASES = [
     typed("no labels", f"{RUN} --label-fraction 0", "label_fraction"),
     typed("too many labels", f"{RUN} --label-fraction 1.1", "label_fraction"),
     typed("negative interval", f"{RUN} --save-every -1", "save_every"),
+    typed("no patience", f"{RUN} --stall-after 0", "stall_after"),
     typed("interval without number", f"{RUN} --save-every nan", "save_every"),
     typed("unknown protocol", f"{RUN} --protocol papr", "did you mean 'paper'"),
     typed("protocol file that is not there", f"{RUN} --protocol HERE/no.yaml", "cannot read .*no.yaml"),
@@ -355,7 +356,7 @@ def test_a_full_disk_is_told(bench, tmp_path: Path, monkeypatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out")
 
     words = data("full disk", lambda folder: None, "").words(tmp_path)
-    monkeypatch.setattr("tempfile.mkdtemp", full)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     code, out, err = bench(words)
     assert code == 2 and "No space left on device" in err and "Traceback" not in out + err
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from contextlib import nullcontext
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import Mock
@@ -16,9 +18,9 @@ from tuning_data import configured, plan_of, prepare
 from benchmark.errors import UserError
 from benchmark.runs.companies import companies, execute_company
 from benchmark.runs.execute import Context
-from benchmark.runs.executors import Ended, Place, _Worker
+from benchmark.runs.executors import Advanced, Ended, Place, _Worker
 from benchmark.runs.folder import finished_runs, is_done, runs_folder
-from benchmark.runs.launch import launch
+from benchmark.runs.launch import Summary, launch
 from benchmark.runs.plan import make_plan
 from benchmark.training.together import NotTogether
 
@@ -116,6 +118,43 @@ def test_a_pool_gives_whole_companies_to_its_workers(tmp_path: Path) -> None:
         assert seeds_together(config.out) == dict.fromkeys(summary.results, 2)
         predictions.append({name: read_predictions(config.out, name) for name in sorted(summary.results)})
     assert predictions[0] == predictions[1]
+
+
+@pytest.mark.parametrize("dies_at", [1, 2], ids=["both seeds have one epoch", "one seed has two epochs"])
+def test_a_company_that_is_killed_goes_on_as_if_it_had_not_been(dies_at: int, tmp_path: Path) -> None:
+    data, outs = prepare(tmp_path), {}
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+        outs[name] = configured(tmp_path / name, data, models="m3care", tasks="ihm", seeds="1,2", form="fixed")
+    config = replace(outs["killed"], save_every=0.0)
+
+    def die(event: object) -> None:
+        if isinstance(event, Advanced) and (event.job.seed, event.report.epoch) == (dies_at, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = get_context("fork").Process(target=go, args=(config, die))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and not list(finished_runs(config.out))
+    again: list[tuple[int, int]] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, Advanced):
+            again.append((event.job.seed, event.report.epoch))
+
+    summary = go(config, note)
+    assert again == [(1, 2), (2, 2)][dies_at - 1 :], "no kept epoch is trained again"
+    together = seeds_together(config.out)
+    assert list(together.values()) == [2, 2] and not summary.failed
+    go(outs["whole"], lambda event: None)
+    for name in together:
+        for file in ("predictions.parquet", "checkpoint.safetensors"):
+            own, whole = ((runs_folder(one.out) / name / file).read_bytes() for one in (config, outs["whole"]))
+            assert own == whole, f"other bytes in {file} of {name}"
+
+
+def go(config, tell) -> Summary:
+    return launch(config, plan_of(config), lambda tally: nullcontext(tell))
 
 
 def read_predictions(out: Path, name: str) -> bytes:

@@ -25,7 +25,7 @@ from benchmark.tuning import trials as trial_running
 from benchmark.tuning.objective import LEAST_DEVIATION, front, make_reference, mean_gain
 from benchmark.tuning.parameters import parameters, tuned
 from benchmark.tuning.report import read_studies, study_part, write_markdown
-from benchmark.tuning.study import StudyStore
+from benchmark.tuning.study import StudyStore, number_of
 from benchmark.tuning.tune import Heard, Request, find_winner, plan_search, reference_model, run_trials
 from benchmark.tuning.validated import known_metrics
 from benchmark.tuning.winners import read_confirmed, write_settings
@@ -140,6 +140,7 @@ def test_a_trial_that_was_killed_is_repeated_with_the_same_outcome(tmp_path: Pat
     run_trials(other, 1, Heard())
     assert _outcome(other.open()) == whole
     assert [trial.state for trial in other.open().trials()].count(TrialState.FAIL) == 1
+    assert [number_of(trial) for trial in other.open().finished()] == [0, 1, 2], "for readers nothing has happened"
 
 
 def test_values_that_are_drawn_again_are_not_trained_again(tmp_path: Path, data: Path) -> None:
