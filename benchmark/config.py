@@ -60,6 +60,7 @@ class RunOptions(BaseModel):
     gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     slurm: dict[str, Any] = Field(default_factory=dict)
     save_every: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
+    stall_after: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180.0
     deterministic: bool = False
     out: str | None = None
     dry_run: bool = False
@@ -82,6 +83,7 @@ class RunConfig:
         form: "auto", "packed" or "fixed"; of batches in training.
         deterministic: of torch's algorithms only those that give the same bytes each time.
         save_every: seconds after which a running job keeps what it has reached. out: folder of runs and tables.
+        stall_after: minutes without a word from a running job after which that is told.
         executor: what carries out the jobs; "auto": this process, a pool of processes, or all GPUs, as suits.
         address, gpu_share: of Ray: a running cluster, and the share of a GPU that a job takes.
         slurm: parameters of submitit.
@@ -110,6 +112,7 @@ class RunConfig:
     slurm: Mapping[str, Any] = field(default_factory=dict)
     devices: tuple[int, ...] = ()
     paper_size: bool = False
+    stall_after: float = 180.0
 
 
 def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunConfig:
@@ -188,6 +191,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         slurm=options.slurm,
         devices=options.devices or (),
         paper_size=options.paper_size,
+        stall_after=options.stall_after,
     )
 
 

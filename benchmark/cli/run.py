@@ -78,6 +78,14 @@ SaveEvery = Annotated[
         "when it is killed, the same command goes on from there. Default: 60.",
     ),
 ]
+StallAfter = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES",
+        help="Tell of a running job of which nothing was heard for so long: no epoch reported, none kept. Nothing is "
+        "stopped. Default: 180.",
+    ),
+]
 ExecutorOption = Annotated[
     str | None,
     typer.Option(
@@ -147,6 +155,7 @@ def run_command(
     address: Address = None,
     gpu_share: GpuShare = None,
     save_every: SaveEvery = None,
+    stall_after: StallAfter = None,
     deterministic: Deterministic = False,
     out: Out = None,
     dry_run: DryRun = False,
@@ -193,6 +202,7 @@ def run_command(
         "address": address,
         "gpu_share": gpu_share,
         "save_every": save_every,
+        "stall_after": stall_after,
         "deterministic": deterministic or None,
         "out": out,
         "dry_run": dry_run or None,

@@ -17,7 +17,7 @@ from benchmark.errors import UserError
 from benchmark.locks import holding
 from benchmark.runs.folder import (
     FORMAT,
-    course_folder,
+    course_file,
     is_done,
     json_text,
     lock_file,
@@ -180,7 +180,7 @@ def make_bookmark(job: Job, context: Context) -> Bookmark:
     """Where a running job keeps what it has reached."""
     from benchmark.training.resume import Bookmark
 
-    return Bookmark(course_folder(context.out, job.id) / "course.safetensors", job.id, context.save_every)
+    return Bookmark(course_file(context.out, job.id), job.id, context.save_every)
 
 
 def _train(

@@ -6,7 +6,6 @@ An executor takes jobs in order and tells what happens through events; it never 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -141,11 +140,9 @@ class ProcessPool:
 
     Args:
         choose: what begins when and where, or the number of workers side by side.
-        patience: seconds without a word from a job after which it is reported; an epoch can take hours.
     """
 
-    def __init__(self, choose: int | Choose, execute: Execute = execute, patience: float = 3 * 3600.0) -> None:
-        self.patience = patience
+    def __init__(self, choose: int | Choose, execute: Execute = execute) -> None:
         self.choose = any_of(choose) if isinstance(choose, int) else choose
         self.execute = execute
         self._spawn = get_context("spawn")
@@ -157,9 +154,8 @@ class ProcessPool:
         try:
             while waiting or busy:
                 self._begin(waiting, busy, idle, context, tell)
-                for pipe in wait(list(busy), timeout=min(60.0, self.patience)):
+                for pipe in wait(list(busy)):
                     worker = busy[pipe]
-                    worker.heard = time.monotonic()
                     try:
                         event = pipe.recv()
                     except (EOFError, OSError):
@@ -170,8 +166,6 @@ class ProcessPool:
                     tell(event)
                     if isinstance(event, Ended) and worker.has_ended(event.result.job):
                         idle.append(busy.pop(pipe))
-                for worker in busy.values():
-                    worker.report_silence(self.patience, tell)
         finally:
             for worker in [*busy.values(), *idle]:
                 worker.process.kill()
@@ -225,21 +219,12 @@ class _Worker:
         self.jobs: Sequence[Job] = ()
         self.left: dict[str, Job] = {}
         self.since = datetime.now(UTC)
-        self.heard = self.warned = time.monotonic()
 
     @property
     def at_work(self) -> tuple[Job, Place]:
         return self.jobs[0], self.place
 
-    def report_silence(self, patience: float, tell: Tell) -> None:
-        """Tells if nothing was heard for longer than `patience`, and again after as long."""
-        now = time.monotonic()
-        if now - max(self.heard, self.warned) > patience and self.left:
-            self.warned = now
-            tell(Stalled(next(iter(self.left.values())), now - self.heard))
-
     def give(self, jobs: Sequence[Job], tell: Tell) -> None:
-        self.heard = time.monotonic()
         self.jobs, self.left, self.since = jobs, {job.id: job for job in jobs}, datetime.now(UTC)
         for job in jobs:
             tell(Started(job))

@@ -34,6 +34,11 @@ def course_folder(out: Path, job_id: str) -> Path:
     return out / "unfinished" / job_id
 
 
+def course_file(out: Path, job_id: str) -> Path:
+    """The last epoch that a job kept."""
+    return course_folder(out, job_id) / "course.safetensors"
+
+
 def lock_file(out: Path, job_id: str) -> Path:
     """What the process that is at a job holds (see `benchmark.locks`)."""
     return out / "unfinished" / f"{job_id}.lock"

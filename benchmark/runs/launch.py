@@ -25,6 +25,7 @@ from benchmark.runs.job import Job
 from benchmark.runs.plan import Encoder, Plan, make_plan
 from benchmark.runs.schedule import pieces_of, waves
 from benchmark.runs.tally import Tally
+from benchmark.runs.watchdog import watchdog
 from benchmark.tasks import TASKS
 
 Watch = Callable[[Tally], AbstractContextManager[Tell]]
@@ -107,7 +108,7 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         workers = worker_count(config, context.device, len(companies(waiting, context)))
         executor = executor or executor_for(config, context.device, workers, plan.jobs, context.form)
         speeds = stored_speeds(context, processes_here(config, waiting, context))
-        with watch(tally) as tell:
+        with watch(tally) as show, watchdog(show, out, 60 * config.stall_after) as tell:
             for wave in waves(waiting):
                 pieces = pieces_of(wave, context, speeds, plan.data.samples)
                 run_all(executor, [job for piece in pieces for job in piece.jobs], context, tell)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 
 import pytest
 from harness_fakes import config_for
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from benchmark.runs.display import watching
 from benchmark.runs.execute import RunResult
-from benchmark.runs.executors import Advanced, Ended, Place, Stalled, Started, _Worker
+from benchmark.runs.executors import Advanced, Ended, Started
 from benchmark.runs.plan import make_plan
 from benchmark.runs.tally import Tally
 from benchmark.training import EpochReport
@@ -99,19 +98,3 @@ def test_the_live_display_shows_grid_losses_and_time(tally):
     shown = console.file.getvalue()
     for part in ("MedFuse", "1/2", "1/2 +1", "3/8", "0.5000", "0.2500", "1 of 6 runs", "10 s gone"):
         assert part in shown
-
-
-def test_a_job_that_nothing_is_heard_of_is_reported_once_a_while(tally):
-    worker, told = _Worker(None, None, Place()), []
-    worker.left = {tally.jobs[0].id: tally.jobs[0]}
-    worker.report_silence(60, told.append)
-    worker.heard = worker.warned = time.monotonic() - 7200
-    for _ in range(2):
-        worker.report_silence(3600, told.append)
-    (event,) = told
-    assert isinstance(event, Stalled) and event.seconds >= 7200
-    for terminal in (False, True):
-        console = Console(file=io.StringIO(), width=120, force_terminal=terminal, color_system=None)
-        with watching(tally, console, TITLES, MAIN) as tell:
-            tell(event)
-        assert "nothing heard for 2 h 0 min" in console.file.getvalue()
