@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
-from benchmark.runs.executors import Ended, Execute, Started, Tell
+from benchmark.runs.executors import Advanced, Ended, Execute, Started, Tell
 from benchmark.runs.job import Job
 from benchmark.runs.workers import import_path, threads_in_environment
 
+if TYPE_CHECKING:
+    from benchmark.training import EpochReport
+
 STARTS = 4
 """Tries to start Ray on this machine."""
+LOOK = 2.0
+"""Seconds between looks at what running jobs tell."""
 
 
 class RayExecutor:
@@ -46,6 +51,7 @@ class RayExecutor:
         with self._cluster(ray, context):
             share = self.gpu_share if context.device == "cuda" else 0
             task = ray.remote(num_cpus=1, num_gpus=share, max_calls=1, max_retries=0)(_execute)
+            reports = ray.remote(num_cpus=0)(_Reports).remote()
             waiting = list(jobs)
             running: dict[Any, tuple[Job, datetime]] = {}
             try:
@@ -53,8 +59,10 @@ class RayExecutor:
                     while waiting and len(running) < _room(ray, share):
                         job = waiting.pop(0)
                         tell(Started(job))
-                        running[task.remote(self.execute, job, context)] = (job, datetime.now(UTC))
-                    done, _ = ray.wait(list(running), num_returns=1)
+                        running[task.remote(self.execute, job, context, reports)] = (job, datetime.now(UTC))
+                    done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK)
+                    for event in ray.get(reports.take.remote()):
+                        tell(event)
                     for reference in done:
                         tell(Ended(_result(ray, reference, *running.pop(reference), context)))
             finally:
@@ -92,8 +100,28 @@ class RayExecutor:
             ray.shutdown()
 
 
-def _execute(execute: Execute, job: Job, context: Context) -> RunResult:
-    return execute(job, context)
+class _Reports:
+    """An actor that keeps what running jobs tell until it is asked."""
+
+    def __init__(self) -> None:
+        self.kept: list[Advanced] = []
+
+    def add(self, event: Advanced) -> None:
+        self.kept.append(event)
+
+    def take(self) -> list[Advanced]:
+        kept, self.kept = self.kept, []
+        return kept
+
+
+def _execute(execute: Execute, job: Job, context: Context, reports: Any) -> RunResult:
+    import ray
+
+    def notify(report: EpochReport) -> None:
+        with suppress(ray.exceptions.RayError):  # the machine of the actor is lost; the job is not
+            ray.get(reports.add.remote(Advanced(job, report)))
+
+    return execute(job, context, notify)
 
 
 def _room(ray: Any, share: float) -> int:

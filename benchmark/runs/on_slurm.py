@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
+from benchmark.files import replace_text
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
-from benchmark.runs.executors import Ended, Execute, Started, Tell
+from benchmark.runs.executors import Advanced, Ended, Execute, Started, Tell
 from benchmark.runs.job import Job
 from benchmark.runs.workers import import_path, threads_in_environment
+
+if TYPE_CHECKING:
+    from benchmark.training import EpochReport
 
 PARAMETERS = {"timeout_min": 24 * 60, "cpus_per_task": 2, "mem_gb": 16}
 """What a job asks SLURM for unless told otherwise."""
@@ -41,6 +47,7 @@ class SlurmExecutor:
         since = datetime.now(UTC)
         running: dict[str, tuple[Any, Job]] = {job.id: (handle, job) for handle, job in zip(handles, jobs, strict=True)}
         begun: set[str] = set()
+        heard: dict[str, EpochReport] = {}
         try:
             while running:
                 for name, (handle, job) in list(running.items()):
@@ -48,7 +55,12 @@ class SlurmExecutor:
                     if name not in begun and (done or handle.state == "RUNNING"):
                         begun.add(name)
                         tell(Started(job))
+                    news = _news(context.out, job)
+                    if news is not None and news != heard.get(name):
+                        heard[name] = news
+                        tell(Advanced(job, news))
                     if done:
+                        _news_file(context.out, job).unlink(missing_ok=True)
                         del running[name]
                         tell(Ended(_result(handle, job, since, context)))
                 if running:
@@ -64,7 +76,7 @@ class SlurmExecutor:
             executor = submitit.AutoExecutor(folder=log_folder(context.out), cluster=self.cluster)
             executor.update_parameters(**{**PARAMETERS, **gpus, "name": "bench", **self.parameters})
             with executor.batch():
-                return [executor.submit(self.execute, job, context) for job in jobs]
+                return [executor.submit(_execute, self.execute, job, context) for job in jobs]
         except (RuntimeError, TypeError, NameError, ValueError, submitit.core.utils.FailedJobError) as fault:
             raise UserError(f"SLURM did not take the jobs: {fault}") from fault
 
@@ -72,6 +84,26 @@ class SlurmExecutor:
 def log_folder(out: Path) -> Path:
     """Where the output of SLURM's jobs goes."""
     return out / "slurm"
+
+
+def _execute(execute: Execute, job: Job, context: Context) -> RunResult:
+    """In the job's process; what the training tells is left in a file for who waits."""
+    file = _news_file(context.out, job)
+    return execute(job, context, lambda report: replace_text(file, json.dumps(asdict(report))))
+
+
+def _news_file(out: Path, job: Job) -> Path:
+    return log_folder(out) / f"{job.id}.epoch.json"
+
+
+def _news(out: Path, job: Job) -> EpochReport | None:
+    """The latest report of a job; None before the first one."""
+    from benchmark.training import EpochReport
+
+    try:
+        return EpochReport(**json.loads(_news_file(out, job).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
 
 
 def _result(handle: Any, job: Job, since: datetime, context: Context) -> RunResult:

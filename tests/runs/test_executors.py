@@ -18,12 +18,12 @@ from harness_fakes import DYING_SEED, config_for, fake_execute
 from tuning_data import configured, prepare
 
 from benchmark.errors import UserError
-from benchmark.runs.executors import InProcess, ProcessPool, Started
+from benchmark.runs.executors import Advanced, InProcess, ProcessPool, Started
 from benchmark.runs.folder import finished_runs
 from benchmark.runs.gpus import PROCESS, Gpu, packed
 from benchmark.runs.launch import launch
 from benchmark.runs.on_ray import RayExecutor
-from benchmark.runs.on_slurm import SlurmExecutor
+from benchmark.runs.on_slurm import SlurmExecutor, log_folder
 from benchmark.runs.plan import make_plan
 
 GB = 2**30
@@ -32,6 +32,21 @@ GB = 2**30
 def run(config, executor):
     plan = make_plan(config, config.data, None)
     return launch(config, plan, lambda tally: nullcontext(tally.tell), executor)
+
+
+def run_and_hear(config, executor):
+    """The summary, and all events."""
+    events = []
+
+    def watch(tally):
+        return nullcontext(lambda event: (tally.tell(event), events.append(event)))
+
+    return launch(config, make_plan(config, config.data, None), watch, executor), events
+
+
+def last_epochs(events) -> dict[int, int]:
+    """Of each job's seed, the epoch that was told last."""
+    return {event.job.seed: event.report.epoch for event in events if isinstance(event, Advanced)}
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -95,7 +110,9 @@ def test_slurm_gives_the_same_results_bit_by_bit_and_a_killed_job_costs_itself_a
     alone = real_runs(tmp_path, InProcess(), "alone")
     assert real_runs(tmp_path, SlurmExecutor(cluster="local", wait=0.2), "slurm") == alone
     config = config_for(tmp_path / "fake", models="medfuse", tasks="ihm", seeds=f"1,{DYING_SEED},2")
-    summary = run(config, SlurmExecutor(cluster="local", execute=fake_execute, wait=0.2))
+    summary, events = run_and_hear(config, SlurmExecutor(cluster="local", execute=fake_execute, wait=0.2))
+    assert last_epochs(events).items() >= {1: 3, 2: 3}.items()
+    assert not list(log_folder(config.out).glob("*.epoch.json"))
     assert [result.job.seed for result in summary.failed] == [DYING_SEED]
     assert "did not end well" in summary.failed[0].error
 
@@ -106,17 +123,12 @@ def test_ray_gives_the_same_results_bit_by_bit_and_a_killed_worker_costs_its_job
     alone = real_runs(tmp_path, InProcess(), "alone")
     assert real_runs(tmp_path, RayExecutor(workers=2), "ray") == alone
     config = config_for(tmp_path / "fake", models="medfuse", tasks="ihm", seeds=f"1,{DYING_SEED},2")
-    events = []
-    plan = make_plan(config, config.data, None)
-
-    def watch(tally):
-        return nullcontext(lambda event: (tally.tell(event), events.append(event)))
-
-    summary = launch(config, plan, watch, RayExecutor(workers=1, execute=fake_execute))
+    summary, events = run_and_hear(config, RayExecutor(workers=1, execute=fake_execute))
+    assert last_epochs(events).items() >= {1: 3, 2: 3}.items()
     assert [result.job.seed for result in summary.failed] == [DYING_SEED]
     assert "the Ray worker of the job died" in summary.failed[0].error
     assert sum(isinstance(event, Started) for event in events) == 3
-    assert not _ray_processes()
+    assert _ray_is_gone()
 
 
 INTERRUPTED = """
@@ -158,10 +170,7 @@ def test_an_interrupted_ray_listens_on_loopback_alone_and_leaves_no_process(tmp_
     process.send_signal(signal.SIGINT)
     process.wait(60)
     process.stdout.close()
-    deadline = time.monotonic() + 20
-    while _ray_processes() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not _ray_processes()
+    assert _ray_is_gone()
 
 
 def test_an_extra_that_is_not_installed_is_named(tmp_path, monkeypatch):
@@ -170,6 +179,14 @@ def test_an_extra_that_is_not_installed_is_named(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, {"ray": "ray", "slurm": "submitit"}[name], None)
         with pytest.raises(UserError, match=rf"executor '{name}' needs the extra \[{name}\]"):
             run(config, executor)
+
+
+def _ray_is_gone() -> bool:
+    """Whether all of Ray's processes have ended, or do so soon: idle workers end when they miss their raylet."""
+    deadline = time.monotonic() + 20
+    while _ray_processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return not _ray_processes()
 
 
 def _ray_processes() -> list[str]:

@@ -1,0 +1,40 @@
+"""From a study to the report, by the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from tuning_data import PROTOCOL
+
+from benchmark import cli
+
+
+@pytest.mark.slow
+def test_tuned_settings_are_run_and_the_report_shows_their_study(tmp_path: Path, data: Path, monkeypatch) -> None:
+    def bench(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["bench", *words, "--out", str(out)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+
+    out, protocol, page = tmp_path / "out", tmp_path / "tiny.yaml", tmp_path / "report.html"
+    protocol.write_text(PROTOCOL)
+    on = ("--data", str(data), "--device", "cpu")
+    bench("tune", "--model", "flexcare", "--trials", "2", "--best", "1", "--protocol", str(protocol), *on)
+    (best,) = out.glob("tuning/*/best.yaml")
+    bench("run", "--config", str(best), "--workers", "1", *on)
+    bench("report", str(page))
+    text = " ".join(re.sub(r"<[^>]+>", " ", page.read_text()).split())
+    study = best.parent.name
+    records = [json.loads(file.read_text()) for file in out.glob("runs/*/run.json")]
+    assert {record["study"].split("#")[0] for record in records} == {study} and len(records) == 2
+    assert "Results on test data, protocol tiny-tuned" in text
+    section = text.split("Tuning of FlexCare Study")[1].split("Settings and environment")[0]
+    assert section.split()[0] == study
+    assert "2 finished trials" in section and "test patients were not read" in section
+    assert "the settings without tuning" in section and "Trade-off between tasks" in section
+    assert f"study: {records[0]['study']}" in text.split("Settings and environment")[-1]
