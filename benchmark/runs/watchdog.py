@@ -1,7 +1,7 @@
 """Tells of running jobs of which nothing is heard. It stops none, for an epoch may take hours.
 
 The same for every executor. A job is heard of when it begins, at each report of an epoch that reaches this process, and
-when it keeps what it has reached in the folder of results: the only sign of life of jobs under Ray and SLURM.
+when it keeps what it has reached in the folder of results.
 """
 
 from __future__ import annotations
