@@ -23,6 +23,8 @@ from tiny_encoder import make_checkpoint
 
 from benchmark import cli
 
+pytestmark = pytest.mark.reliability
+
 SMALL = """
 base: quick
 dimensions: {width: 8, layers: 1, heads: 2, hours: 24, note_tokens: 8, film: 32, patch: 16}

@@ -38,7 +38,7 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 
 
 @pytest.fixture

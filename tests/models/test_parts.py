@@ -17,6 +17,8 @@ from models.contract import Batch, Dimensions, Films, Head, ModelEntry, Output
 from models.layers import Dropout
 from models.parts import in_parts, of_samples, samplewise
 
+pytestmark = pytest.mark.reliability
+
 STAGED = [entry for entry in models().values() if entry.divisible == "stages"]
 OPTIONS = [(entry, {}) for entry in STAGED] + [
     (models()["flexcare"], {"fused": "open_modalities"}),

@@ -24,6 +24,8 @@ from benchmark.runs.launch import Summary, launch
 from benchmark.runs.plan import make_plan
 from benchmark.training.together import NotTogether
 
+pytestmark = pytest.mark.reliability
+
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -25,6 +25,8 @@ from benchmark.runs.folder import finished_runs, new_run, remove_abandoned, runs
 from benchmark.runs.launch import launch
 from benchmark.runs.plan import make_plan
 
+pytestmark = pytest.mark.reliability
+
 
 def run(config, executor=None, execute=fake_execute):
     plan = make_plan(config, config.data, None)

@@ -13,6 +13,8 @@ import pytest
 
 from benchmark.code_version import ROOT
 
+pytestmark = pytest.mark.reliability
+
 
 @pytest.mark.slow
 def test_commands_survive_faults_at_random_points(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+import pytest
 from harness_fakes import config_for, fake_train
 
 from benchmark.locks import acquire, holding
@@ -21,6 +22,8 @@ from benchmark.runs.executors import Deferred, Ended, InProcess
 from benchmark.runs.folder import finished_runs, lock_file
 from benchmark.runs.launch import launch
 from benchmark.runs.plan import make_plan
+
+pytestmark = pytest.mark.reliability
 
 
 def start(config, train, events: list) -> threading.Thread:

@@ -26,6 +26,8 @@ from benchmark.runs.tally import Tally
 from benchmark.runs.watchdog import _Ears, watchdog
 from benchmark.training import EpochReport
 
+pytestmark = pytest.mark.reliability
+
 HOUR = 3600.0
 
 

@@ -21,6 +21,8 @@ from benchmark.training.portions import Portions, cut
 from models.contract import Dimensions, Head, ModelEntry
 from models.layers import Dropout
 
+pytestmark = pytest.mark.reliability
+
 CPU = torch.device("cpu")
 DIMENSIONS = Dimensions(
     width=8, layers=1, dropout=0.0, note_features=NOTE_WIDTH, film=32, patch=16, hours=24, note_tokens=8

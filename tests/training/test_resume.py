@@ -17,6 +17,8 @@ from benchmark.training import EpochReport, Trained, TrainingPlan, train
 from benchmark.training.resume import Bookmark
 from models.contract import Dimensions
 
+pytestmark = pytest.mark.reliability
+
 CPU = torch.device("cpu")
 DIMENSIONS = Dimensions(width=8, layers=1, note_features=NOTE_WIDTH, film=32, patch=16, hours=24, note_tokens=8)
 EPOCHS = 4

@@ -7,11 +7,14 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from optuna.trial import TrialState
 
 from benchmark.tuning.parameters import Parameter
 from benchmark.tuning.study import ATTEMPTS, UNPRUNED, StudyStore
 from models.search import Choice, LogUniform
+
+pytestmark = pytest.mark.reliability
 
 SEARCHED = (
     Parameter("options.a", LogUniform(0.01, 10), 1.0),
