@@ -42,7 +42,7 @@ EXTENT = {"cpu": Extent(steps=2, samples=32), "cuda": Extent(steps=12, samples=6
 
 BASIS = (
     "Rests on: numbers of samples and missing rates of the paper's Table 2, patients divided 7:1:2; assumed lengths of "
-    "series and notes, and for DRG assumed missing rates (docs/throughput.md); steps and predictions timed on made-up "
+    "series and notes, and for DRG assumed missing rates (docs/grids.md); steps and predictions timed on made-up "
     "samples. Not in it: note embeddings, what reading larger files from the disk takes, memory of the data themselves."
 )
 """For readers of a plan."""
