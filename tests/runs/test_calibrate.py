@@ -21,7 +21,7 @@ SAMPLES = {task: {"train": 1600, "val": 100, "test": 200} for task in ("ihm", "d
 
 def test_the_time_of_a_job_follows_from_steps_and_samples_of_the_second_epoch(tmp_path: Path) -> None:
     config = configured(tmp_path, prepare(tmp_path), tasks="ihm,dia", seeds="1,2,3")
-    first, *others = plan_of(config).jobs  # two epochs of two tasks in batches of 16
+    first, *others = plan_of(config).jobs  # two epochs of two tasks in batches of 32
     seconds = {"ihm": [9.0, 0.2], "dia": [9.0, 0.3]}
     rows = [
         {"epoch": e, "task": task, "seconds": seconds[task][e - 1], "samples": 32}

@@ -66,7 +66,7 @@ def test_command_line_wins_over_file_and_file_over_protocol(tmp_path):
     assert config.seeds == (7, 8)
     assert config.data.path == tmp_path / "sub" / "data", "file names start at the folder of the file they stand in"
     assert config.protocol.training.learning_rate == 1e-3
-    assert config.protocol.training.batch_size == 16, "what is not given stays as in the protocol"
+    assert config.protocol.training.batch_size == 32, "what is not given stays as in the protocol"
     assert config.protocol.name == "quick+mine", "a changed protocol does not go by the name of the original"
     assert config.model_options["flexcare"].experts == 4
 

@@ -85,7 +85,7 @@ def test_training_settings_of_one_model(tmp_path):
     jobs = {name: job for (name, _, _), job in jobs_of(config).items()}
     medfuse, mt = jobs["medfuse"], jobs["mt"]
     assert (medfuse.learning_rate, medfuse.epochs, medfuse.halve_learning_rate) == (1e-3, 7, True)
-    assert (mt.learning_rate, mt.epochs, mt.halve_learning_rate) == (1.5e-3, 2, False)
+    assert (mt.learning_rate, mt.epochs, mt.halve_learning_rate) == (3e-3, 2, False)
     paper = jobs_of(resolve({**given, "models": "flexcare,flexcare-authors", "protocol": "paper"}))
     rates = {name: (job.learning_rate, job.epochs) for (name, _, _), job in paper.items()}
     assert rates == {"flexcare": (5e-4, 25), "flexcare-authors": (1e-4, 25)}
