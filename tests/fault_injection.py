@@ -72,11 +72,22 @@ class Subject:
     Attributes:
         begin: makes the folder of an episode ready. arguments: of the command in that folder.
         results: what counts, by name, of all that is finished; it raises if something that is visible is not whole.
+        calm: an undisturbed call, where one has been made already.
     """
 
     begin: Callable[[Path], None]
     arguments: Callable[[Path], list[str]]
     results: Callable[[Path], dict[str, bytes]]
+    calm: Calm | None = None
+
+
+@dataclass(frozen=True)
+class Calm:
+    """What an undisturbed call makes, how many operations that takes, and how long."""
+
+    results: Mapping[str, bytes]
+    changes: int
+    seconds: float
 
 
 def call(arguments: list[str], folder: Path, fault: Fault | None = None) -> Ended:
@@ -242,6 +253,14 @@ def data_set(folder: Path) -> dict[str, bytes]:
     }
 
 
+def calm_call(arguments: list[str], folder: Path, results: Callable[[Path], dict[str, bytes]]) -> Calm:
+    """An undisturbed call, which must end well."""
+    started = time.monotonic()
+    ended = call(arguments, folder)
+    assert not ended.signal and not ended.code, (arguments, ended)
+    return Calm(results(folder), ended.changes, time.monotonic() - started)
+
+
 def subjects(base: Path) -> dict[str, Subject]:
     """The commands, with what they need; undisturbed calls make that in `base`."""
     raw, data, protocol = base / "raw", base / "data", base / "tiny.yaml"
@@ -249,9 +268,8 @@ def subjects(base: Path) -> dict[str, Subject]:
     sources = ["--mimic-iv", raw / "mimic-iv", "--mimic-cxr", raw / "mimic-cxr", "--mimic-note", raw / "mimic-note"]
     sources = list(map(str, sources))
 
-    def undisturbed(*arguments: object) -> None:
-        ended = call(list(map(str, arguments)), base)
-        assert not ended.signal and not ended.code, (arguments, ended)
+    def undisturbed(*arguments: object, results: Callable[[Path], dict[str, bytes]] = lambda _: {}) -> Calm:
+        return calm_call(list(map(str, arguments)), base, results)
 
     def run(folder: Path, place: Path) -> list[str]:
         options = ["--models", MODELS, "--tasks", TASKS, "--protocol", protocol, "--device", "cpu", "--workers", 1]
@@ -263,18 +281,21 @@ def subjects(base: Path) -> dict[str, Subject]:
         return list(map(str, ["tune", *asked, *options, "--data", data, "--out", folder / "out"]))
 
     undisturbed("simulate", "--patients", 80, "--seed", 5, raw)
-    undisturbed("prepare", *sources, data)
+    prepared = undisturbed("prepare", *sources, data, results=data_set)
     bare = base / "bare"  # without embeddings: every episode makes them
     shutil.copytree(data, bare)
-    undisturbed(*run(base, data))
+    ran = undisturbed(*run(base, data), results=finished_runs)
     shutil.rmtree(base / "out" / "tables")
     shutil.rmtree(base / "out" / "resampled")
     return {
-        "prepare": Subject(lambda _: None, lambda folder: ["prepare", *sources, str(folder / "data")], data_set),
+        "prepare": Subject(
+            lambda _: None, lambda folder: ["prepare", *sources, str(folder / "data")], data_set, prepared
+        ),
         "run": Subject(
             lambda folder: shutil.copytree(bare, folder / "data"),
             lambda folder: run(folder, folder / "data"),
             finished_runs,
+            ran,
         ),
         "table": Subject(
             lambda folder: shutil.copytree(base / "out", folder / "out"),
@@ -298,7 +319,7 @@ class Campaign:
         ideal = {name: self._ideal(name, subject) for name, subject in chosen.items()}
         while self.total < faults or self.episodes < len(chosen):
             name = list(chosen)[self.episodes % len(chosen)]
-            self._episode(name, chosen[name], *ideal[name])
+            self._episode(name, chosen[name], ideal[name])
             self.episodes += 1
             print(f"{self.total} faults, {self.episodes} episodes, last {name}", file=sys.stderr, flush=True)
 
@@ -307,12 +328,11 @@ class Campaign:
         """Faults that struck."""
         return sum(count for (_, _, outcome), count in self.counts.items() if outcome != "came too late")
 
-    def _ideal(self, name: str, subject: Subject) -> tuple[Mapping[str, bytes], Ended, float]:
+    def _ideal(self, name: str, subject: Subject) -> Calm:
+        if subject.calm is not None:
+            return subject.calm
         folder = self._folder(f"ideal-{name}", subject)
-        started = time.monotonic()
-        ended = call(subject.arguments(folder), folder)
-        assert not ended.signal and not ended.code, (name, ended)
-        return subject.results(folder), ended, time.monotonic() - started
+        return calm_call(subject.arguments(folder), folder, subject.results)
 
     def _folder(self, name: str, subject: Subject) -> Path:
         folder = self.base / name / "work"
@@ -331,11 +351,11 @@ class Campaign:
             return Fault(kind, int(10 ** self.random.uniform(3.5, 5.5)))
         return Fault(kind, self.random.randint(1, changes))
 
-    def _episode(self, name: str, subject: Subject, ideal: Mapping[str, bytes], calm: Ended, seconds: float) -> None:
+    def _episode(self, name: str, subject: Subject, calm: Calm) -> None:
         folder, faults = self._folder(f"episode-{name}", subject), []
         kept = subject.results(folder)
         for _ in range(self.random.randint(1, self.most)):
-            faults.append(self._draw(calm.changes, seconds))
+            faults.append(self._draw(calm.changes, calm.seconds))
             ended = call(subject.arguments(folder), folder, faults[-1])
             outcome = self._outcome(ended)
             self.counts[name, faults[-1].kind, outcome] += 1
@@ -349,7 +369,7 @@ class Campaign:
                 break
         ended = call(subject.arguments(folder), folder)
         assert not ended.signal and not ended.code, (name, faults, ended)
-        now = subject.results(folder)
+        now, ideal = subject.results(folder), calm.results
         assert now.keys() == ideal.keys(), (name, faults, now.keys() ^ ideal.keys())
         different = [part for part in ideal if ideal[part] != now[part]]
         assert not different, f"{name} after {faults}: other bytes in {different}"

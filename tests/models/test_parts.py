@@ -65,7 +65,7 @@ def test_all_models_whose_samples_meet_take_parts() -> None:
 @pytest.mark.parametrize("entry, options", OPTIONS, ids=lambda value: getattr(value, "name", None))
 def test_parts_give_loss_and_gradients_of_the_whole_batch(entry: ModelEntry, options: dict) -> None:
     model, reached = build(entry, options), set()
-    for mix in MIXES:
+    for mix in MIXES if entry.group in ("table3", "preset") else MIXES[-1:]:  # ablations differ after the stages
         batch, _ = make_batch(mix)
         state = {name: value.clone() for name, value in model.state_dict().items()}
         loss, gradients = step(model, batch, 1)
@@ -100,9 +100,9 @@ def test_a_stage_that_is_run_again_draws_what_it_drew(name: str, monkeypatch: py
 
 @pytest.mark.parametrize("name", ["flexcare", "flexcare-authors", "flexcare-a", "m3care"])
 def test_memory_falls_with_the_number_of_parts(name: str) -> None:
-    dims = replace(SMALL, width=32, hours=40, note_tokens=40, film=32, layers=4)
+    dims = replace(SMALL, width=32, hours=40, note_tokens=40, film=32)
     model = build(models()[name], {}, dims)
-    batch, _ = make_batch(PATTERNS[3:] * 8, lengths=[(40, 40)] * 32, dims=dims)
+    batch, _ = make_batch(PATTERNS[3:] * 4, lengths=[(40, 40)] * 16, dims=dims)
     peaks = [counted(lambda number=number: step(model, batch, number)).peak_bytes for number in (1, 2, 4, 8)]
     assert all(fewer < 0.85 * more for more, fewer in pairwise(peaks)), peaks
 

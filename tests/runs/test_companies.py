@@ -24,8 +24,6 @@ from benchmark.runs.launch import Summary, launch
 from benchmark.runs.plan import make_plan
 from benchmark.training.together import NotTogether
 
-pytestmark = pytest.mark.reliability
-
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -74,6 +72,7 @@ def test_seeds_of_one_model_and_task_keep_company(tmp_path: Path, sizes: list[in
     assert list(again) == ["mmf 4", "multimodn 4"]
 
 
+@pytest.mark.reliability
 def test_a_failing_seed_is_its_own_affair(tmp_path: Path, sizes: list[int]) -> None:
     ended, out = run(tmp_path, models="mmf", seeds="1,13,2")
     assert ended == {"mmf 1": "done", "mmf 13": "failed", "mmf 2": "done"}
@@ -122,6 +121,7 @@ def test_a_pool_gives_whole_companies_to_its_workers(tmp_path: Path) -> None:
     assert predictions[0] == predictions[1]
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("dies_at", [1, 2], ids=["both seeds have one epoch", "one seed has two epochs"])
 def test_a_company_that_is_killed_goes_on_as_if_it_had_not_been(dies_at: int, tmp_path: Path) -> None:
     data, outs = prepare(tmp_path), {}
@@ -163,6 +163,7 @@ def read_predictions(out: Path, name: str) -> bytes:
     return (runs_folder(out) / name / "predictions.parquet").read_bytes()
 
 
+@pytest.mark.reliability
 def test_a_worker_that_dies_costs_those_seeds_of_its_company_that_it_has_not_ended(tmp_path: Path) -> None:
     config = config_for(tmp_path, form="fixed", tasks="ihm", models="mmf", seeds="1,2,3")
     first, *others = make_plan(config, config.data, None).jobs

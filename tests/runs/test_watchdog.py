@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from harness_fakes import config_for, fake_train, slow_fake_train
+from harness_fakes import config_for, slow_fake_train
 from rich.console import Console
 
 from benchmark.runs.display import watching
 from benchmark.runs.execute import RunResult, execute
-from benchmark.runs.executors import Advanced, Deferred, Ended, InProcess, ProcessPool, Stalled, Started
+from benchmark.runs.executors import Advanced, Deferred, Ended, InProcess, Stalled, Started
 from benchmark.runs.folder import course_file
 from benchmark.runs.job import Job
 from benchmark.runs.launch import launch
@@ -73,17 +73,7 @@ def test_silence_counts_from_the_last_sign_of_life_and_is_told_once_a_while(
     assert told_after(9) == []
 
 
-def silent_fake_train(plan, data, device, notify, bookmark=None):
-    time.sleep(3)
-    return fake_train(plan, data, device, notify)
-
-
-@pytest.mark.parametrize(
-    "executor",
-    [InProcess(partial(execute, train=slow_fake_train)), ProcessPool(1, partial(execute, train=silent_fake_train))],
-    ids=["in this process", "in a pool"],
-)
-def test_the_runner_tells_of_a_silent_job_and_lets_it_go_on(executor, tmp_path: Path) -> None:
+def test_the_runner_tells_of_a_silent_job_and_lets_it_go_on(tmp_path: Path) -> None:
     config = config_for(tmp_path, models="medfuse", tasks="ihm", seeds="1", stall_after=0.2 / 60)
     heard: list[tuple[object, str]] = []
 
@@ -91,7 +81,7 @@ def test_the_runner_tells_of_a_silent_job_and_lets_it_go_on(executor, tmp_path: 
         heard.append((event, threading.current_thread().name))
 
     plan = make_plan(config, config.data, None)
-    summary = launch(config, plan, lambda tally: nullcontext(tell), executor)
+    summary = launch(config, plan, lambda tally: nullcontext(tell), InProcess(partial(execute, train=slow_fake_train)))
     stalled = [thread for event, thread in heard if isinstance(event, Stalled)]
     assert set(stalled) == {"watchdog"} and isinstance(heard[-1][0], Ended)
     assert heard[-1][0].result.status == "done" and not summary.failed
