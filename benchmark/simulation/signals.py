@@ -67,7 +67,8 @@ class Rows:
     def extend(self, count: int, **values: np.ndarray | int | float) -> None:
         """Append ``count`` rows; scalars are repeated."""
         for name, value in values.items():
-            self.columns.setdefault(name, []).append(np.broadcast_to(np.asarray(value), (count,)))
+            column = value if isinstance(value, np.ndarray) else np.full(count, value)
+            self.columns.setdefault(name, []).append(column)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the concatenated columns."""
