@@ -77,5 +77,5 @@ def draw_scaling(points: Sequence[Point], caption: str) -> Figure:
                 axes.set_xscale("log", base=2)
         for row in panels:
             row[0].set_ylabel("ms a step (an epoch)")
-        panels[0, 0].legend(frameon=False)
+        panels[0, 0].legend(frameon=False, loc="lower right")
     return figure
