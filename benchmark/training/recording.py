@@ -7,6 +7,7 @@ inputs to these places and replay. Recordings share one pool of memory, because 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmark.data.stacked import StackedBatch
+from benchmark.training.portions import out_of_memory
 from benchmark.training.stacked import Objective, SeedStack
 from models.layout import keeping
 
@@ -35,7 +37,8 @@ class Steps:
     """Trains a stack batch by batch.
 
     Args:
-        stack: the models. record: replay recordings; needs a CUDA device. Otherwise every step is run as it is.
+        stack: the models. record: replay recordings; needs a CUDA device. Otherwise every step is run as it is; so it
+            is too, with a warning, where the device refuses to record.
     """
 
     def __init__(self, stack: SeedStack, record: bool) -> None:
@@ -52,23 +55,40 @@ class Steps:
             rates: (S,) learning rates. streams: numbers of the seeds' streams of noise for this step.
         """
         noise = self.stack.draw(batch, streams)
+        key = (batch.task, batch.room)
+        if self.record and key not in self._recordings:
+            self._try_to_record(key, batch, objective, rates, noise)
         if not self.record:
             return self.stack.step(batch, objective, rates, noise)
-        key = (batch.task, batch.room)
-        if key not in self._recordings:
-            self._recordings[key] = self._recorded(batch, objective, rates, noise)
         recording = self._recordings[key]
         self._bring(recording, batch, rates, noise)
         recording.graph.replay()
         return recording.losses.clone()
 
+    def _try_to_record(
+        self, key: object, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]
+    ) -> None:
+        """Adds a recording, or gives up recording; the stack's state is afterwards what it was before."""
+        before = [tensor.clone() for tensor in self.stack.state()]
+        try:
+            self._recordings[key] = self._recorded(batch, objective, rates, noise)
+        except RuntimeError as fault:
+            if out_of_memory(fault):
+                raise
+            self.record = False
+            self._recordings.clear()
+            reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+            warnings.warn(f"steps are not recorded, which makes them slower: {reason}", stacklevel=3)
+        finally:
+            for tensor, value in zip(self.stack.state(), before, strict=True):
+                tensor.copy_(value)
+
     def _recorded(
         self, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]
     ) -> _Recording:
-        """Records a step; the stack's state is afterwards what it was before."""
+        """Records a step, for which the stack takes some."""
         batch = batch.with_tensors({name: value.clone() for name, value in batch.tensors.items()})
         noise, rates = (noise[0].clone(), noise[1].clone()), rates.clone()
-        before = [tensor.clone() for tensor in self.stack.state()]
         aside = torch.cuda.Stream(self.stack.device)
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -79,8 +99,6 @@ class Steps:
         # Other threads, which fetch later batches meanwhile, are not to break the recording.
         with keeping() as kept, torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             losses = self.stack.step(batch, objective, rates, noise)
-        for tensor, value in zip(self.stack.state(), before, strict=True):
-            tensor.copy_(value)
         return _Recording(graph, batch, noise, rates, losses, kept)
 
     @staticmethod

@@ -19,6 +19,7 @@ from benchmark.registry import models
 from benchmark.training import TrainingPlan, train
 from benchmark.training.adam import FlatAdam
 from benchmark.training.learn import make_ready
+from benchmark.training.recording import Steps
 from benchmark.training.stacked import Objective, SeedStack
 from benchmark.training.together import train_together
 from models.contract import Dimensions, Layout
@@ -156,3 +157,24 @@ def test_flat_adam_is_torch_adam_and_leaves_untouched_parameters_alone() -> None
     for own, places_of_seed in zip(references, spans, strict=True):
         for parameter, (a, b) in zip(own, places_of_seed, strict=True):
             torch.testing.assert_close(values[a:b], parameter.detach(), rtol=1e-4, atol=5e-6)
+
+
+def test_where_a_device_refuses_to_record_steps_are_run_as_they_are(
+    data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(Steps):
+        def __init__(self, stack: SeedStack, record: bool) -> None:
+            super().__init__(stack, record)
+            self.record = True
+
+        def _recorded(self, *step: object) -> None:
+            self.stack.step(*step)  # one of the steps before a recording
+            raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors ...")
+
+    plans = [plan("mmf", seed, epochs=1) for seed in SEEDS[:2]]
+    expected = together(data, plans)
+    monkeypatch.setattr("benchmark.training.together.Steps", Refused)
+    with pytest.warns(UserWarning, match=r"not recorded, .* not permitted when stream is capturing$"):
+        found = together(data, plans)
+    for ours, theirs in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(ours.predictions["ihm"], theirs.predictions["ihm"])
