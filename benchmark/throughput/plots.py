@@ -77,5 +77,5 @@ def draw_scaling(points: Sequence[Point], caption: str) -> Figure:
                 axes.set_xscale("log", base=2)
         for row in panels:
             row[0].set_ylabel("ms a step (an epoch)")
-        panels[0, 0].legend(frameon=False, loc="lower right")
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper right")
     return figure
