@@ -65,14 +65,13 @@ def last_state_of_present(lstm: nn.LSTM, vectors: Sequence[Tensor], present: Ten
 def read_steps(lstm: nn.LSTM, steps: Tensor, state: State | None = None) -> tuple[Tensor, State]:
     """(T, n, D) -> top states (T, n, D) after every step, and the last state of all layers.
 
-    On a CPU not in half precision under autocast either: torch has such an LSTM for few CPUs only.
+    Not in half precision under autocast either: torch has an LSTM in bfloat16 for few CPUs only, and on a GPU its
+    autocast turns to float16, whichever type was asked for, in which small gradients vanish.
     """
     if state is None:
         zero = steps.new_zeros(lstm.num_layers, steps.shape[1], lstm.hidden_size)
         state = (zero, zero)
-    if steps.device.type != "cpu":
-        return _run(lstm, steps, state)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(steps.device.type, enabled=False):
         dtype = lstm.weight_ih_l0.dtype
         return _run(lstm, steps.to(dtype), (state[0].to(dtype), state[1].to(dtype)))
 

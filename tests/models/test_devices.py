@@ -14,6 +14,7 @@ from random_batches import SMALL, make_batch
 from torch import nn
 
 from baselines import ENTRIES as BASELINES
+from baselines.recurrent import read_steps
 from models import ENTRIES as MODELS
 from models.contract import Films, Head, ModelEntry, Packed
 
@@ -48,3 +49,13 @@ def test_a_step_stays_on_its_device_and_never_reads_a_value(
     assert output.logits.device == META
     total = output.logits.sum() + sum(output.aux.values()) + sum(r.logits.sum() for r in output.readouts)
     total.backward()
+
+
+def test_an_lstm_runs_in_full_precision_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocast to bfloat16, torch would run it in float16 on a GPU."""
+    asked = []
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: asked.append((args, kwargs)) or nullcontext())
+    lstm, steps = nn.LSTM(4, 4, 2).to(META), torch.zeros(3, 2, 4, dtype=torch.bfloat16, device=META)
+    states, (hidden, cell) = read_steps(lstm, steps)
+    assert asked == [(("meta",), {"enabled": False})]
+    assert {states.dtype, hidden.dtype, cell.dtype} == {torch.float32}
