@@ -22,8 +22,11 @@ from benchmark.training.losses import prediction_loss, total_loss
 from models.contract import Divisible, Output
 from models.parts import in_parts, of_samples, spans_of
 
-_CPU_SIGNS = ("can't allocate memory", "not enough memory")
-"""What torch says on the CPU, where running out of memory has no type of its own."""
+_SIGNS = (
+    *("can't allocate memory", "not enough memory"),  # on the CPU
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),  # of CUDA's own needs
+)
+"""What torch says where running out of memory has no type of its own: only its own allocator on a GPU has one."""
 
 
 @dataclass
@@ -111,7 +114,7 @@ class Portions:
 def out_of_memory(fault: Exception) -> bool:
     """Whether memory did not suffice, on the GPU or the CPU."""
     known = isinstance(fault, torch.OutOfMemoryError | MemoryError)
-    return known or any(sign in str(fault) for sign in _CPU_SIGNS)
+    return known or any(sign in str(fault) for sign in _SIGNS)
 
 
 def cut(batch: LabelledBatch, parts: int) -> Iterator[LabelledBatch]:

@@ -8,8 +8,10 @@ inputs to these places and replay. Recordings share one pool of memory, because 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -89,15 +91,16 @@ class Steps:
         """Records a step, for which the stack takes some."""
         batch = batch.with_tensors({name: value.clone() for name, value in batch.tensors.items()})
         noise, rates = (noise[0].clone(), noise[1].clone()), rates.clone()
-        aside = torch.cuda.Stream(self.stack.device)
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                self.stack.step(batch, objective, rates, noise)
-        torch.cuda.current_stream().wait_stream(aside)
+        aside, current = _aside(self.stack.device), torch.cuda.current_stream(self.stack.device)
+        aside.wait_stream(current)
+        try:
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    self.stack.step(batch, objective, rates, noise)
+        finally:  # also where one fails: what it began must not meet what follows
+            current.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        # Other threads, which fetch later batches meanwhile, are not to break the recording.
-        with keeping() as kept, torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with keeping() as kept, _recording(graph, self._pool, aside):
             losses = self.stack.step(batch, objective, rates, noise)
         return _Recording(graph, batch, noise, rates, losses, kept)
 
@@ -109,3 +112,30 @@ class Steps:
         pairs += [*zip(recording.noise, noise, strict=True), (recording.rates, rates)]
         for place, value in pairs:
             place.copy_(value, non_blocking=True)
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """The stream where steps are warmed up and recorded. It is the same for all recordings, because libraries take a
+    workspace for every stream and keep it."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _recording(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], stream: torch.cuda.Stream) -> Iterator[None]:
+    """Records what is done meanwhile on `stream`, with memory of `pool`.
+
+    Where a recording cannot be ended, torch leaves its stream the current one, and its allocator waiting for the end:
+    no memory that two streams have used would be given back any more. Both are put right here, for steps to go on.
+    """
+    before = torch.cuda.current_stream(stream.device)
+    try:
+        # Other threads, which fetch later batches meanwhile, are not to break the recording.
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            yield
+    except BaseException:
+        torch.cuda.set_stream(before)
+        with suppress(RuntimeError):  # says that the allocator knows of the end
+            torch._C._cuda_endAllocateToPool(stream.device.index, pool)
+            torch._C._cuda_releasePool(stream.device.index, pool)
+        raise

@@ -17,7 +17,7 @@ from benchmark.errors import UserError
 from benchmark.registry import models
 from benchmark.training import TrainingPlan, train
 from benchmark.training.faults import Diverged
-from benchmark.training.portions import Portions, cut
+from benchmark.training.portions import Portions, cut, out_of_memory
 from models.contract import MODALITIES, Dimensions, Head, ModelEntry
 from models.layers import Dropout
 
@@ -125,6 +125,19 @@ def test_out_of_memory_cuts_batches_and_says_so(model: str, folder: Path, small_
     with pytest.warns(UserWarning, match=r"batch of 16 samples; batches are computed in 4 parts"):
         trained = train(plan(model), PreparedData.open(folder), CPU)
     assert trained.info["parts"] == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_want_of_memory_is_known_wherever_a_gpu_has_it(fault: Exception, expected: bool) -> None:
+    assert out_of_memory(fault) is expected
 
 
 def test_a_model_that_does_not_say_how_it_is_cut_stops(batch: LabelledBatch, small_memory: None) -> None:

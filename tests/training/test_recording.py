@@ -1,0 +1,150 @@
+"""Recorded steps are the steps as they are: on the CPU, where a tape stands in for a CUDA graph (`tests/tape.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
+from tape import Stream, Tape, use_tapes
+
+from benchmark.data.dataset import PreparedData
+from benchmark.data.fixed import FixedSource
+from benchmark.data.residency import DeviceStores
+from benchmark.registry import models
+from benchmark.training import TrainingPlan
+from benchmark.training.learn import make_ready
+from benchmark.training.recording import Steps
+from benchmark.training.stacked import Objective, SeedStack
+from models.contract import Dimensions
+
+CPU = torch.device("cpu")
+SEEDS = (40, 42)
+DIMENSIONS = Dimensions(
+    width=8, layers=2, dropout=0.1, note_features=NOTE_WIDTH, film=32, patch=16, hours=24, note_tokens=8
+)
+COMPARED = [name for name, entry in models().items() if entry.group == "table3"]
+CASES = [(name, "los", "float32") for name in (*COMPARED, "flexcare-authors", "flexcare-d")]
+CASES += [(name, "dia", "bfloat16") for name in ("flexcare", "medfuse", "m3care", "multimodn")]
+STEPS = 6
+"""Of an epoch; enough to come back to a room."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return PreparedData.open(write_prepared(tmp_path_factory.mktemp("prepared") / "data"))
+
+
+class Recording(Steps):
+    """Records although the device is the CPU."""
+
+    def __init__(self, stack: SeedStack) -> None:
+        super().__init__(stack, record=False)
+        self.record = True
+
+
+def make_stack(model: str, task: str, data: PreparedData, precision: str) -> tuple[SeedStack, FixedSource, Objective]:
+    entry = models()[model]
+    plans = [
+        TrainingPlan(
+            model=model,
+            config=entry.config(),
+            dimensions=DIMENSIONS,
+            tasks=("ihm", "los", "dia") if entry.multitask else (task,),
+            seed=seed,
+            batch_size=8,
+            epochs=1,
+            learning_rate=3e-3,
+            task_weights={},
+            halve_learning_rate=False,
+            augmentation="mild",
+            encoder=ENCODER,
+            precision=precision,
+        )
+        for seed in SEEDS
+    ]
+    ready = [make_ready(plan, data, {name: data.task(name) for name in plan.tasks}, CPU) for plan in plans]
+    stack = SeedStack([each.model for each in ready], entry.clip_norm, precision == "bfloat16")
+    source = FixedSource(ready[0].training[task], SEEDS, 8, DeviceStores(data, ENCODER, CPU))
+    kind = source.source.task.task.kind
+    return stack, source, Objective(kind, 0.5, getattr(ready[0].model, "aux_weights", {}))
+
+
+@pytest.mark.parametrize(("model", "task", "precision"), CASES)
+def test_replayed_steps_are_the_steps_as_they_are(
+    model: str, task: str, precision: str, data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit by bit, over parts of two epochs, with rates that change and a seed that sits steps out.
+
+    That no number of a step is fixed by the one that was recorded does not show that a device can record it.
+    """
+    stack, source, objective = make_stack(model, task, data, precision)
+    other, _, _ = make_stack(model, task, data, precision)
+    tapes = use_tapes(monkeypatch)
+    recorded, plain = Recording(stack), Steps(other, record=False)
+    for epoch in (1, 2):
+        for batch in islice(source.epoch(epoch), STEPS):
+            batch = replace(batch, alive=batch.alive & torch.tensor([batch.step % 3 != 1, True]))
+            arguments = objective, torch.tensor([1e-3, 2e-3]) / (epoch + batch.step), [batch.step, 1000 + epoch]
+            torch.testing.assert_close(recorded(batch, *arguments), plain(batch, *arguments), rtol=0, atol=0)
+    assert recorded.record and sum(tape.replays for tape in tapes) > len(tapes) > 0
+    for ours, theirs in zip(stack.state(), other.state(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+class Refusing:
+    """As `torch.cuda.graph` where a step does what cannot be recorded: its end fails too, and leaves things undone."""
+
+    def __init__(self, graph: Tape, stream: Stream, **_: object) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> None:
+        Stream.current = self.stream
+
+    def __exit__(self, *_: object) -> None:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture\nCUDA kernel errors")
+
+
+def test_after_a_recording_that_fails_all_is_as_before(data: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, source, objective = make_stack("mmf", "ihm", data, "float32")
+    other, _, _ = make_stack("mmf", "ihm", data, "float32")
+    use_tapes(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "graph", Refusing)
+    told = []
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, lambda device, pool, name=name: told.append((name, device, pool)))
+    usual, steps, plain = Stream.current, Recording(stack), Steps(other, record=False)
+    batch = next(iter(source.epoch(1)))
+    arguments = objective, torch.tensor([1e-3, 2e-3]), [1, 2]
+    with pytest.warns(UserWarning, match=r"not recorded, .* error during capture$"):
+        torch.testing.assert_close(steps(batch, *arguments), plain(batch, *arguments), rtol=0, atol=0)
+    assert Stream.current is usual
+    assert told == [("_cuda_endAllocateToPool", 0, None), ("_cuda_releasePool", 0, None)]
+    assert not steps.record
+    torch.testing.assert_close(stack.values, other.values, rtol=0, atol=0)
+
+
+def test_a_step_that_fails_before_the_recording_is_waited_for(
+    data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is brought back on one stream, while another one may still write to it."""
+    stack, source, objective = make_stack("mmf", "ihm", data, "float32")
+    use_tapes(monkeypatch)
+    monkeypatch.setattr(stack, "step", fail := Failing())
+    before, usual = stack.values.clone(), Stream.current
+    with pytest.raises(torch.OutOfMemoryError):
+        Recording(stack)(next(iter(source.epoch(1))), objective, torch.tensor([1e-3, 2e-3]), [1, 2])
+    assert Stream.waits[-1] == (usual, fail.stream) and Stream.current is usual is not fail.stream
+    torch.testing.assert_close(stack.values, before, rtol=0, atol=0)
+
+
+class Failing:
+    """A step that finds no memory."""
+
+    stream: Stream | None = None
+
+    def __call__(self, *_: object) -> None:
+        self.stream = Stream.current
+        raise torch.OutOfMemoryError("CUDA out of memory")
