@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmark.data.stacked import StackedBatch, inputs_of, labels_of
 from benchmark.training.adam import FlatAdam, MemberAdam
@@ -136,10 +138,16 @@ class SeedStack:
 
         arguments = (self.parameters, self.buffers, content, *noise)
         if self.together:
-            values = torch.vmap(loss, randomness="error")(*arguments)
+            with self._attention():
+                values = torch.vmap(loss, randomness="error")(*arguments)
         else:
             values = torch.stack([loss(*own) for own in _each(arguments, self.seeds)])
         return values * batch.alive
+
+    def _attention(self) -> AbstractContextManager[None]:
+        """On a GPU, torch's fused attention is not to be used under `vmap`: it asks its inputs whether they want
+        gradients, is told that they do not, and leaves out what its backward pass needs."""
+        return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cuda" else nullcontext()
 
     def _count(self, batch: StackedBatch) -> tuple[int, int]:
         """Random bits and normal numbers that a forward pass of one seed asks for; they depend on shapes alone."""

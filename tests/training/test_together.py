@@ -10,6 +10,7 @@ import pytest
 import torch
 from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmark.data.dataset import PreparedData
 from benchmark.data.fixed import FixedSource
@@ -127,6 +128,28 @@ def test_a_seed_that_sits_a_step_out_is_as_it_was(model: str, data: PreparedData
     assert not all(torch.equal(value, before[0][name]) for name, value in after[0].items())
     if model == "m3care":  # running statistics too
         assert any("mean" in name and not torch.equal(value, before[0][name]) for name, value in after[0].items())
+
+
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", False)])
+def test_on_a_gpu_no_fused_attention_is_used_for_several_seeds(
+    device: str, fused: bool, data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `vmap` it would leave out what its backward pass needs. The stack's device is a name here."""
+    calm = {"dimensions": Dimensions(**(vars(DIMENSIONS) | {"dropout": 0.0}))}  # otherwise it is not used at all
+    ready = [make_ready(plan("mt", seed, **calm), data, {"ihm": data.task("ihm")}, CPU) for seed in SEEDS[:2]]
+    stack = SeedStack([each.model for each in ready])
+    batch = next(iter(FixedSource(ready[0].training["ihm"], SEEDS[:2], 16, DeviceStores(data, ENCODER, CPU)).epoch(1)))
+    noise, allowed, attend = stack.draw(batch, [1, 2]), [], functional.scaled_dot_product_attention
+
+    def watched(*args: object, **kwargs: object) -> Tensor:
+        allowed.append(torch.backends.cuda.mem_efficient_sdp_enabled())
+        return attend(*args, **kwargs)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watched)
+    stack.device = torch.device(device)
+    stack.losses(batch, Objective("binary", 1.0, {}), noise)
+    assert set(allowed) == {fused}
+    assert torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
 def test_index_tensors_of_a_recording_outlive_their_caches() -> None:
