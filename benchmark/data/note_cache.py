@@ -31,7 +31,7 @@ import pandas as pd
 
 from benchmark.data.dataset import embeddings_folder
 from benchmark.data.encoder_source import EncoderSource, resolve
-from benchmark.data.note_encoder import FORMAT, Progress, encode, encoder_key, load_model, tokenise
+from benchmark.data.note_encoder import FORMAT, Progress, encode, encoder_key, give_back, load_model, tokenise
 from benchmark.data.note_noise import TextNoise, text_keys
 from benchmark.data.stores import RaggedStore, RaggedWriter, new_folder
 from benchmark.errors import UserError
@@ -285,6 +285,8 @@ class _Extension:
                 _write(mark, json.dumps(list(done.values())))
             checks |= done
             self.progress(what, len(checks), len(ordered))
+        del model
+        give_back(self.device)  # the jobs that come next may run in processes of their own
         return checks
 
     def _noise(self, batch: list[str]) -> TextNoise | None:

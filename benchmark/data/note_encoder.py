@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from benchmark.data.note_noise import TextNoise
 
-__all__ = ["BUILTIN", "EncoderSource", "Tokens", "encode", "encoder_key", "load_model", "resolve", "tokenise"]
+__all__ = [
+    "BUILTIN",
+    "EncoderSource",
+    "Tokens",
+    "encode",
+    "encoder_key",
+    "give_back",
+    "load_model",
+    "resolve",
+    "tokenise",
+]
 
 Progress = Callable[[str, int, int], None]
 
@@ -153,6 +163,14 @@ def encode(ids: list[np.ndarray], model: torch.nn.Module, device: str, noise: Te
     if noise is not None and noise.calls != expected:
         raise RuntimeError(f"the note encoder dropped {noise.calls} times in a pass; {expected} expected")
     return hidden.cpu()[present].to(torch.float16).numpy()
+
+
+def give_back(device: str) -> None:
+    """Leaves the memory of a GPU that models held here to other processes; torch would keep it for this one."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _lower_case(source: EncoderSource) -> bool | None:

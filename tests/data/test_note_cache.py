@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tiny_encoder import WORDS, make_checkpoint
 
 from benchmark.data import note_cache
 from benchmark.data.note_cache import ensure_embeddings
+from benchmark.data.note_encoder import encode, load_model
 from benchmark.data.stores import RaggedStore
 from benchmark.errors import UserError
 
@@ -258,3 +260,20 @@ def test_a_full_disk_is_found_before_the_work(checkpoint, tmp_path, monkeypatch)
 def test_token_limit_is_checked(checkpoint, tmp_path, limit: int, special: bool, least: int) -> None:
     with pytest.raises(UserError, match=f"max_tokens {limit}; tiny-bert allows {least} to 32"):
         run(data_dir(tmp_path), checkpoint, max_tokens=limit, special_tokens=special)
+
+
+def test_a_gpu_is_free_again_when_all_is_encoded(tmp_path: Path, checkpoint: Path, monkeypatch) -> None:
+    """The encoder runs on the CPU here; the device is a name."""
+    import torch
+
+    loaded, alive = [], []
+
+    def load(source, device, dropout):
+        loaded.append(weakref.ref(model := load_model(source, "cpu", dropout)))
+        return model
+
+    monkeypatch.setattr(note_cache, "load_model", load)
+    monkeypatch.setattr(note_cache, "encode", lambda ids, model, device, noise: encode(ids, model, "cpu", noise))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(loaded[0]() is not None))
+    ensure_embeddings(data_dir(tmp_path), str(checkpoint), {"pmh"}, 12, "cuda")
+    assert alive == [False]
