@@ -52,15 +52,24 @@ def losing_order(source: BatchSource, modality: str) -> np.ndarray:
 def sweep(restored: Restored, task: str, shares: tuple[float, ...] = SHARES) -> Iterator[Hidden]:
     """Hides one modality after the other; modalities that no sample can lose are left out."""
     source = restored.tests[task]
-    whole: np.ndarray | None = None
+    whole = _probability(restored, source)
     for modality in MODALITIES:
         order = losing_order(source, modality)
         if not len(order):
             continue
+        bare: np.ndarray | None = None
         for share in shares:
-            count = round(share * len(order))
-            if count or whole is None:
-                found = source.hiding(modality, order[:count])
-                probability = predict(restored.model, found, restored.couples_samples, restored.batch_size).probability
-                whole = probability if not count else whole
-            yield Hidden(task, modality, share, len(order), count, probability if count else whole)
+            lost = order[: round(share * len(order))]
+            found = whole
+            if len(lost) and restored.couples_samples:
+                found = _probability(restored, source.hiding(modality, lost))
+            elif len(lost):
+                # A sample has the same prediction whoever else lost something: one pass serves all shares.
+                bare = _probability(restored, source.hiding(modality, order)) if bare is None else bare
+                found = whole.copy()
+                found[lost] = bare[lost]
+            yield Hidden(task, modality, share, len(order), len(lost), found)
+
+
+def _probability(restored: Restored, source: BatchSource) -> np.ndarray:
+    return predict(restored.model, source, restored.couples_samples, restored.batch_size).probability

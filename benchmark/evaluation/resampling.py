@@ -9,7 +9,7 @@ Legend: n samples, P patients, R resamples, C classes or labels, G groups of sor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -97,60 +97,51 @@ def _curve(
         yield positives, negatives
 
 
-def auroc(positive: np.ndarray, score: np.ndarray, patient: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUROC of each resample, (R,); NaN where one class was not drawn.
+AREAS = ("auroc", "auprc", "average_precision")
+"""AUROC, and the area under the precision-recall curve by trapezoids and by steps."""
+
+
+def areas(
+    names: Sequence[str], positive: np.ndarray, score: np.ndarray, patient: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The named areas of each resample, (R,) by name.
+
+    AUROC is NaN where one class was not drawn, the others where no positive was.
 
     Args:
-        positive: (n,) 0/1. score: (n,). patient: (n,) row of `weights`. weights: (P, R).
+        names: some of `AREAS`. positive: (n,) 0/1. score: (n,). patient: (n,) row of `weights`. weights: (P, R).
     """
-    areas = []
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for positives, negatives in _curve(positive, score, patient, weights):
-        pairs = _total(positives) * _total(negatives)
-        # A positive loses to the negatives above it, and half to those beside it.
-        lost = _total(positives * (_running(negatives) - negatives / 2))
-        areas.append(1 - lost / np.where(pairs > 0, pairs, np.nan))
-    return np.concatenate(areas)
-
-
-def _area(
-    positive: np.ndarray, score: np.ndarray, patient: np.ndarray, weights: np.ndarray, trapezoid: bool
-) -> np.ndarray:
-    """Area under the precision-recall curve of each resample, by trapezoids or steps, (R,); NaN without positives."""
-    areas = []
-    for positives, negatives in _curve(positive, score, patient, weights):
+        total, above = _total(positives), _running(negatives)
+        if "auroc" in found:
+            pairs = total * _total(negatives)
+            # A positive loses to the negatives above it, and half to those beside it.
+            lost = _total(positives * (above - negatives / 2))
+            found["auroc"].append(1 - lost / np.where(pairs > 0, pairs, np.nan))
+        if len(found) == ("auroc" in found):
+            continue
         hits = _running(positives)
-        called = hits + _running(negatives)
+        called = hits + above
         precision = np.where(called > 0, hits / np.maximum(called, 1), np.float32(1))  # 1 while nothing was drawn
-        total = _total(positives)
-        if trapezoid:
+        total = np.where(total > 0, total, np.nan)
+        if "average_precision" in found:
+            found["average_precision"].append(_total(positives * precision) / total)
+        if "auprc" in found:
             before = np.concatenate([np.ones_like(precision[:1, 0]), precision.reshape(-1, len(total))[:-1]])
-            precision = (precision + before.reshape(precision.shape)) / 2
-        areas.append(_total(positives * precision) / np.where(total > 0, total, np.nan))
-    return np.concatenate(areas)
-
-
-def auprc(positive: np.ndarray, score: np.ndarray, patient: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Trapezoidal area under the precision-recall curve of each resample, (R,); NaN without positives."""
-    return _area(positive, score, patient, weights, trapezoid=True)
-
-
-def average_precision(positive: np.ndarray, score: np.ndarray, patient: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision of each resample, (R,); NaN without positives."""
-    return _area(positive, score, patient, weights, trapezoid=False)
-
-
-Curve = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-BINARY: dict[str, Curve] = {"auroc": auroc, "auprc": auprc, "average_precision": average_precision}
+            between = (precision + before.reshape(precision.shape)) / 2
+            found["auprc"].append(_total(positives * between) / total)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _by_label(
-    curve: Curve, y: np.ndarray, score: np.ndarray, known: np.ndarray, patient: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """A curve's area for each label, (C, R)."""
-    return np.stack(
-        [curve(y[known[:, c], c], score[known[:, c], c], patient[known[:, c]], weights) for c in range(y.shape[1])]
-    )
+    names: Sequence[str], y: np.ndarray, score: np.ndarray, known: np.ndarray, patient: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The named areas for each label, (C, R) by name."""
+    labels = [
+        areas(names, y[rows, c], score[rows, c], patient[rows], weights) for c, rows in enumerate(known.T.astype(bool))
+    ]
+    return {name: np.stack([label[name] for label in labels]) for name in names}
 
 
 def _macro_auroc(areas: np.ndarray) -> np.ndarray:
@@ -161,15 +152,14 @@ def _micro_auroc(
     y: np.ndarray, score: np.ndarray, known: np.ndarray, patient: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     owner = np.broadcast_to(patient[:, None], known.shape)[known]
-    area = auroc(y[known], score[known], owner, weights)
+    area = areas(["auroc"], y[known], score[known], owner, weights)["auroc"]
     return np.where(np.isnan(area), UNDEFINED_LABEL, area)
 
 
 def _macro_average_precision(
-    y: np.ndarray, score: np.ndarray, known: np.ndarray, patient: np.ndarray, weights: np.ndarray
+    areas: np.ndarray, y: np.ndarray, known: np.ndarray, patient: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Mean over the labels of which the resample drew both a positive and a negative."""
-    areas = _by_label(average_precision, y, score, known, patient, weights)
     negatives = np.stack(
         [
             _Sums(np.zeros(chosen.sum(), int), patient[chosen], 1, len(weights))(weights)[0]
@@ -220,18 +210,19 @@ def resampled(
         return _f1(names, np.where(known, y, -1), probability, patient, weights)
     if kind == "binary":
         rows = known[:, 0]
-        return {name: BINARY[name](y[rows, 0], probability[rows, 0], patient[rows], weights) for name in names}
-    areas = _by_label(auroc, y, probability, known, patient, weights)
+        return areas(names, y[rows, 0], probability[rows, 0], patient[rows], weights)
+    wanted = ["auroc", "average_precision"] if "macro_average_precision" in names else ["auroc"]
+    by_label = _by_label(wanted, y, probability, known, patient, weights)
     results = {}
     for name in names:
         if name == "macro_auroc":
-            results[name] = _macro_auroc(areas)
+            results[name] = _macro_auroc(by_label["auroc"])
         elif name in WITHOUT:
-            results[name] = _macro_auroc(areas[[label != WITHOUT[name] for label in classes]])
+            results[name] = _macro_auroc(by_label["auroc"][[label != WITHOUT[name] for label in classes]])
         elif name == "micro_auroc":
             results[name] = _micro_auroc(y, probability, known, patient, weights)
         elif name == "macro_average_precision":
-            results[name] = _macro_average_precision(y, probability, known, patient, weights)
+            results[name] = _macro_average_precision(by_label["average_precision"], y, known, patient, weights)
         else:
             raise ValueError(f"metric {name!r} does not suit a {kind} task")
     return results

@@ -11,6 +11,7 @@ from benchmark import registry
 from benchmark.analysis.robustness import SHARES, losing_order, sweep
 from benchmark.data.dataset import PreparedData
 from benchmark.training import TrainingPlan, restore, train
+from benchmark.training.predict import predict
 from models.contract import MODALITIES, Dimensions
 
 CPU = torch.device("cpu")
@@ -44,6 +45,10 @@ def test_nothing_hidden_gives_the_stored_predictions_and_all_hidden_reaches_the_
             np.testing.assert_array_equal(one.probability, stored)
         assert one.hidden == round(one.share * one.owners)
         if name == "flexcare":  # the samples of a batch do not touch each other
+            source = restored.tests["dia"]
+            hiding = source.hiding(one.modality, losing_order(source, one.modality)[: one.hidden])
+            alone = predict(restored.model, hiding, restored.couples_samples, restored.batch_size).probability
+            np.testing.assert_allclose(one.probability, alone, atol=1e-6)
             touched = np.flatnonzero((np.abs(one.probability - stored) > 1e-6).any(1))
             assert set(touched) <= set(losing_order(restored.tests["dia"], one.modality)[: one.hidden])
             assert one.share < 1 or len(touched), "the model reads what was hidden"
