@@ -22,8 +22,9 @@ class Sheet:
     """One table of an analysis.
 
     Attributes:
-        name: begin of the file's name. title: what it shows. lines: one line a figure, full precision.
-        shown: what is printed, as text; empty if the lines are for plotting only. notes: sentences below.
+        name: begin of the file's name. title: what it shows, up to the word before the name of the data. lines: one
+            line a figure, full precision. shown: what is printed, as text; empty if the lines are for plotting only.
+            notes: sentences below.
     """
 
     name: str
@@ -32,13 +33,15 @@ class Sheet:
     shown: pd.DataFrame
     notes: tuple[str, ...] = ()
 
+    def caption(self, group: RunGroup) -> str:
+        """The title with the data and protocol of the group."""
+        data, protocol = group.caption["data"], group.caption["protocol"]["name"]
+        return f"{'SIMULATED DATA. ' if data['simulated'] else ''}{self.title} {data['name']}, protocol {protocol}."
+
 
 def to_markdown(sheet: Sheet, group: RunGroup) -> str:
     """Title, table and notes."""
-    caption = group.caption
-    kind = "SIMULATED DATA. " if caption["data"]["simulated"] else ""
-    title = f"{kind}{sheet.title} {caption['data']['name']}, protocol {caption['protocol']['name']}."
-    parts = [f"**{markdown_text(title)}**"]
+    parts = [f"**{markdown_text(sheet.caption(group))}**"]
     if len(sheet.shown):
         cells = [[markdown_text(str(cell)) for cell in row] for row in sheet.shown.itertuples(index=False)]
         header = [markdown_text(name) for name in sheet.shown.columns]

@@ -121,6 +121,8 @@ def test_the_report_page_has_all_parts_and_nothing_of_a_single_patient(place, ca
     assert [heading for heading in headings if heading in expected] == list(expected)
     for part in ("Calibration of test predictions", "Cost beside score", "Test results by group of patients"):
         assert part in headings
+    for part in ("Calibration of test predictions", "Cost beside score"):
+        assert re.search(rf"SIMULATED DATA\. {part} on [^<]+, protocol \w+\.", text), "a table that says what it is of"
     assert "Simulated data." in text and "Leakage audit" in text.replace("leakage", "Leakage")
     words = set(re.split(r"[^0-9A-Za-z]+", text))
     assert not words & names_of_patients(place)

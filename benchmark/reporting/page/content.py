@@ -22,6 +22,7 @@ from benchmark.reporting.stored import Stored
 from benchmark.reporting.tables import ResultTable, Row
 from benchmark.runs.collect import read_run
 from benchmark.runs.folder import runs_folder
+from benchmark.runs.groups import RunGroup
 
 _MARKS = {1: "best", 2: "second"}
 
@@ -47,7 +48,7 @@ def parts(
     if figures or remarks:
         pictures: list[Block] = [Picture(drawn.figure, drawn.caption) for drawn in figures]
         found.append(Part("Figures of the paper", [*pictures, *remarks]))
-    found += _analyses(sheets)
+    found += _analyses(sheets, stored.group)
     if cohort is not None:
         found.append(_cohort(cohort))
     found.append(_settings(stored))
@@ -102,7 +103,7 @@ def _ranks(stored: Stored, tables: Sequence[ResultTable]) -> Part | None:
     return Part("Ranks over tasks (descriptive)", [Picture(drawn.figure, drawn.caption)])
 
 
-def _analyses(sheets: Iterable[Sheet]) -> list[Part]:
+def _analyses(sheets: Iterable[Sheet], group: RunGroup) -> list[Part]:
     found = []
     for sheet in sheets:
         if not len(sheet.shown) and not sheet.notes:  # for plotting only
@@ -113,7 +114,7 @@ def _analyses(sheets: Iterable[Sheet]) -> list[Part]:
                 [Cell(str(value), _key(str(value))) for value in row] for row in sheet.shown.itertuples(index=False)
             ]
             words = next((i for i, row in enumerate(zip(*rows, strict=True)) if any(cell.key for cell in row)), 1)
-            blocks.insert(0, Table(list(sheet.shown.columns), rows, max(words, 1), sheet.title))
+            blocks.insert(0, Table(list(sheet.shown.columns), rows, max(words, 1), sheet.caption(group)))
         title = sheet.title.split(":")[0].split(" on ")[0].removesuffix(" on").rstrip(".")
         found.append(Part(title, blocks))
     return found
