@@ -7,24 +7,15 @@ from itertools import islice
 
 import pytest
 import torch
-from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
+from prepared_data import write_prepared
+from stacks import make_stack
 from tape import Stream, Tape, use_tapes
 
 from benchmark.data.dataset import PreparedData
-from benchmark.data.fixed import FixedSource
-from benchmark.data.residency import DeviceStores
 from benchmark.registry import models
-from benchmark.training import TrainingPlan
-from benchmark.training.learn import make_ready
 from benchmark.training.recording import Steps
-from benchmark.training.stacked import Objective, SeedStack
-from models.contract import Dimensions
+from benchmark.training.stacked import SeedStack
 
-CPU = torch.device("cpu")
-SEEDS = (40, 42)
-DIMENSIONS = Dimensions(
-    width=8, layers=2, dropout=0.1, note_features=NOTE_WIDTH, film=32, patch=16, hours=24, note_tokens=8
-)
 COMPARED = [name for name, entry in models().items() if entry.group == "table3"]
 CASES = [(name, "los", "float32") for name in (*COMPARED, "flexcare-authors", "flexcare-d")]
 CASES += [(name, "dia", "bfloat16") for name in ("flexcare", "medfuse", "m3care", "multimodn")]
@@ -45,33 +36,6 @@ class Recording(Steps):
         self.record = True
 
 
-def make_stack(model: str, task: str, data: PreparedData, precision: str) -> tuple[SeedStack, FixedSource, Objective]:
-    entry = models()[model]
-    plans = [
-        TrainingPlan(
-            model=model,
-            config=entry.config(),
-            dimensions=DIMENSIONS,
-            tasks=("ihm", "los", "dia") if entry.multitask else (task,),
-            seed=seed,
-            batch_size=8,
-            epochs=1,
-            learning_rate=3e-3,
-            task_weights={},
-            halve_learning_rate=False,
-            augmentation="mild",
-            encoder=ENCODER,
-            precision=precision,
-        )
-        for seed in SEEDS
-    ]
-    ready = [make_ready(plan, data, {name: data.task(name) for name in plan.tasks}, CPU) for plan in plans]
-    stack = SeedStack([each.model for each in ready], entry.clip_norm, precision == "bfloat16")
-    source = FixedSource(ready[0].training[task], SEEDS, 8, DeviceStores(data, ENCODER, CPU))
-    kind = source.source.task.task.kind
-    return stack, source, Objective(kind, 0.5, getattr(ready[0].model, "aux_weights", {}))
-
-
 @pytest.mark.parametrize(("model", "task", "precision"), CASES)
 def test_replayed_steps_are_the_steps_as_they_are(
     model: str, task: str, precision: str, data: PreparedData, monkeypatch: pytest.MonkeyPatch
@@ -80,8 +44,8 @@ def test_replayed_steps_are_the_steps_as_they_are(
 
     That no number of a step is fixed by the one that was recorded does not show that a device can record it.
     """
-    stack, source, objective = make_stack(model, task, data, precision)
-    other, _, _ = make_stack(model, task, data, precision)
+    stack, source, objective = make_stack(model, task, data, precision=precision)
+    other, _, _ = make_stack(model, task, data, precision=precision)
     tapes = use_tapes(monkeypatch)
     recorded, plain = Recording(stack), Steps(other, record=False)
     for epoch in (1, 2):
@@ -108,8 +72,8 @@ class Refusing:
 
 
 def test_after_a_recording_that_fails_all_is_as_before(data: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, source, objective = make_stack("mmf", "ihm", data, "float32")
-    other, _, _ = make_stack("mmf", "ihm", data, "float32")
+    stack, source, objective = make_stack("mmf", "ihm", data)
+    other, _, _ = make_stack("mmf", "ihm", data)
     use_tapes(monkeypatch)
     monkeypatch.setattr(torch.cuda, "graph", Refusing)
     told = []
@@ -130,7 +94,7 @@ def test_a_step_that_fails_before_the_recording_is_waited_for(
     data: PreparedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state is brought back on one stream, while another one may still write to it."""
-    stack, source, objective = make_stack("mmf", "ihm", data, "float32")
+    stack, source, objective = make_stack("mmf", "ihm", data)
     use_tapes(monkeypatch)
     monkeypatch.setattr(stack, "step", fail := Failing())
     before, usual = stack.values.clone(), Stream.current
