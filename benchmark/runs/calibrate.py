@@ -57,7 +57,7 @@ class Speed:
     Attributes:
         steps: seconds of a training step by task, for all seeds that are trained together. sample: of a prediction.
         once: seconds that a training takes beside its epochs and tests.
-        memory: bytes at the peak; on the CPU of the whole process, on a GPU of its tensors.
+        memory: bytes at the peak; on the CPU of the whole process, on a GPU what torch holds there.
         together: seeds that a step trains. timed: steps behind these figures.
     """
 

@@ -11,10 +11,10 @@ from benchmark.runs.job import Job
 USABLE = 0.9
 """Share of a device's memory that jobs are packed into."""
 PROCESS = 600 * 2**20
-"""Bytes that a process takes on a device beside its tensors: context and kernels."""
+"""Bytes that a process takes on a device beside what torch holds for tensors: context and kernels."""
 
 MemoryOf = Callable[[Job], int | None]
-"""Bytes of tensors that a job is known to need at its peak; None: not known."""
+"""Bytes that torch is known to hold for a job at its peak; None: not known."""
 
 
 @dataclass(frozen=True)

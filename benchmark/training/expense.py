@@ -20,15 +20,19 @@ _PEAK = "5"
 def forget_peak_memory(device: torch.device) -> None:
     """Begins to measure anew. Where the system cannot forget a process's peak it stays that of the whole process."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what torch holds for tensors of models before
         torch.cuda.reset_peak_memory_stats(device)
     elif _CLEAR.exists():
         _CLEAR.write_text(_PEAK)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: on a GPU of all tensors, on the CPU of the whole process with its libraries and mapped files."""
+    """Bytes: on the CPU of the whole process with its libraries and mapped files, on a GPU all that torch holds there.
+
+    That is more than the tensors of any moment: recorded steps keep the memory of theirs, which nothing else may use.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        return int(torch.cuda.max_memory_reserved(device))
     return peak_resident()
 
 

@@ -53,9 +53,7 @@ def train_together(
         Whatever concerns all seeds: see `train`.
     """
     started = time.perf_counter()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # of models before; what is free decides which stores lie on the device
-    forget_peak_memory(device)
+    forget_peak_memory(device)  # and that of models before: what is free decides which stores lie on the device
     tasks = {name: data.task(name).with_label_fraction(plans[0].label_fraction) for name in plans[0].tasks}
     tests = test_sources(plans[0], data, tasks, device)
     ready = [make_ready(plan, data, tasks, device, tests) for plan in plans]

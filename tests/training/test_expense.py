@@ -46,3 +46,15 @@ def test_the_peak_is_of_what_was_asked_for_and_not_of_what_was_before():
     assert high - low > 2**28
     held = np.ones(2**25)
     assert peak_memory(CPU) - low > 2**27 and len(held)
+
+
+def test_on_a_gpu_all_counts_that_torch_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are packed on a device by this number; memory of recorded steps is nobody else's between their replays."""
+    told = []
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 10)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 17)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("given back"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: told.append("forgotten"))
+    forget_peak_memory(torch.device("cuda"))
+    assert told == ["given back", "forgotten"]
+    assert peak_memory(torch.device("cuda")) == 17
