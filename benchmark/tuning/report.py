@@ -123,7 +123,7 @@ def _best(record: StudyRecord) -> Table:
         f"Best settings: mean gain on validation over seeds {seeds} (sample standard deviation over seeds), trained "
         "for the protocol's epochs; last row: trial 0, the settings without tuning, one seed."
     )
-    return Table(["trial", "mean gain", *names], rows, words=0, caption=caption)
+    return Table(["trial", "mean gain", *names], rows, words=(), caption=caption)
 
 
 def _start_row(record: StudyRecord, names: Sequence[str]) -> list[Cell]:
@@ -144,7 +144,7 @@ def _by_task(record: StudyRecord) -> Table:
         mean = fmean(gains)
         rows.append([Cell(task_title(task)), Cell(about), Cell(f"{mean:+.3f}", repr(mean)), Cell(spread)])
     headers = ["task", "reference: score (deviation)", "gain", "over seeds"]
-    return Table(headers, rows, words=1, caption=f"Gain of the winner, trial {winner.trial}, by task.")
+    return Table(headers, rows, words=(0,), caption=f"Gain of the winner, trial {winner.trial}, by task.")
 
 
 def _history(record: StudyRecord) -> Figure:
@@ -204,7 +204,7 @@ def _importances(record: StudyRecord) -> Block:
         f"Importance: share of the variance of the mean gain over the searched space that a parameter explains alone "
         f"(fANOVA), from {len(completed)} trials."
     )
-    return Table(["parameter", "share"], rows, words=1, caption=caption)
+    return Table(["parameter", "share"], rows, words=(0,), caption=caption)
 
 
 def _trade_off(record: StudyRecord) -> Table:
@@ -224,7 +224,7 @@ def _trade_off(record: StudyRecord) -> Table:
         f"Trade-off between tasks ({how}): the {len(chosen)} of {len(trials)} trials that no other trial beats on "
         "every task; gains by task on validation."
     )
-    return Table(["trial", "mean gain", *(task_title(task) for task in tasks)], rows, words=0, caption=caption)
+    return Table(["trial", "mean gain", *(task_title(task) for task in tasks)], rows, words=(), caption=caption)
 
 
 def _cell(value: Any) -> Cell:

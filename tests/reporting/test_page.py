@@ -67,7 +67,7 @@ def page(stored) -> str:
     ranks = ranking({"a": [3, 3, 2], "b": [2, 2, 3], "c": [1, 1, 1]})
     facts = Facts("toy", True, "quick", "g")
     drawn = draw_ranks(ranks, {name: name.upper() for name in "abc"}, facts)
-    words = Table(["name", "figure"], [[Cell("x", ""), Cell(".5", "0.5")], [Cell(""), Cell(".9", "0.9")]], words=1)
+    words = Table(["name", "figure"], [[Cell("x", ""), Cell(".5", "0.5")], [Cell(""), Cell(".9", "0.9")]], words=(0,))
     blocks = [result_table(table_of(stored)), "- with <b> & `code`", words, Picture(drawn.figure, drawn.caption)]
     return render("Toy", True, [Part("Results", [*blocks, Listing("Protocol", "name: <quick>")])])
 

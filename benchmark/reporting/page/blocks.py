@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure as Drawing
@@ -19,11 +19,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that readers can sort; columns before `words` hold words, the others numbers."""
+    """A table that readers can sort; the columns numbered in `words`, from 0, hold words, the others numbers."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    words: int = 1
+    words: Collection[int] = (0,)
     caption: str = ""
 
 

@@ -69,7 +69,7 @@ def result_table(table: ResultTable) -> Table:
         if table.has_ceiling:
             cells.append(_number(row.ceiling))
         rows.append(cells)
-    return Table(headers, rows, words=2, caption=table.caption)
+    return Table(headers, rows, words=(0, 1), caption=table.caption)
 
 
 def _result(row: Row, model: str) -> Cell:
@@ -113,8 +113,9 @@ def _analyses(sheets: Iterable[Sheet], group: RunGroup) -> list[Part]:
             rows = [
                 [Cell(str(value), _key(str(value))) for value in row] for row in sheet.shown.itertuples(index=False)
             ]
-            words = next((i for i, row in enumerate(zip(*rows, strict=True)) if any(cell.key for cell in row)), 1)
-            blocks.insert(0, Table(list(sheet.shown.columns), rows, max(words, 1), sheet.caption(group)))
+            columns = zip(*rows, strict=True)
+            words = [at for at, cells in enumerate(columns) if at == 0 or not any(cell.key for cell in cells)]
+            blocks.insert(0, Table(list(sheet.shown.columns), rows, words, sheet.caption(group)))
         title = sheet.title.split(":")[0].split(" on ")[0].removesuffix(" on").rstrip(".")
         found.append(Part(title, blocks))
     return found
@@ -136,9 +137,8 @@ def _cohort(folder: Path) -> Part:
         blocks.append(f"## {section.title}")
         for block in section.blocks:
             if isinstance(block, CohortTable):
-                words = max([-1, *block.words]) + 1
                 rows = [[Cell(str(cell), _key(str(cell))) for cell in row] for row in block.rows]
-                blocks.append(Table(list(block.headers), rows, max(words, 1)))
+                blocks.append(Table(list(block.headers), rows, block.words))
             elif isinstance(block, str):
                 blocks.append(block)
     return Part("Cohort", blocks)

@@ -43,7 +43,7 @@ def _code(text: Block) -> Markup:
 
 def _lines(text: str) -> Markup:
     """A cell's text; what stands on a second line is smaller."""
-    first, *rest = str(escape(text)).split("\n")
+    first, *rest = str(_code(text)).split("\n")
     return Markup(f"<span>{first}</span>" + "".join(f"<small>{line}</small>" for line in rest))
 
 
