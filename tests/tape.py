@@ -24,24 +24,22 @@ class Tape(TorchDispatchMode):
     """Stands in for `torch.cuda.CUDAGraph`.
 
     Attributes:
-        operations: name of every recorded one. replays: how often they were carried out again.
+        operations: every one that was called, with its arguments. replays: how often they were carried out again.
     """
 
     made: ClassVar[list[Tape]] = []
 
     def __init__(self) -> None:
         super().__init__()
+        self.operations: list[tuple[str, tuple, dict]] = []
         self.recorded: list[tuple[Any, Any, Any, Any]] = []
         self.replays = 0
         self.made.append(self)
 
-    @property
-    def operations(self) -> list[str]:
-        return [func._schema.name for func, *_ in self.recorded]
-
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        self.operations.append((func._schema.name, args, kwargs))
         if not func.is_view:  # a view stays one of the same memory
             held = tree_map_only(Tensor, lambda tensor: tensor.detach(), (args, kwargs, result))
             self.recorded.append((func, *held))

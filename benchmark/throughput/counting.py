@@ -57,7 +57,7 @@ class _Counter(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func._schema.name
         self.counts.operations += not func.is_view and name not in _NO_WORK
-        self.counts.waits += name in _WAITS or _reads_back(name, args, kwargs) or _sizes_unknown(name, args)
+        self.counts.waits += waits(name, args, kwargs)
         self._follow((args, kwargs), made=False)
         result = func(*args, **kwargs)
         self._follow(result, made=True)
@@ -76,6 +76,11 @@ class _Counter(TorchDispatchMode):
 
     def _gone(self, address: int) -> None:
         self.now -= self.bytes.pop(address)
+
+
+def waits(name: str, args: tuple, kwargs: dict) -> bool:
+    """Whether the host waits for the device in an operation with these arguments; on a CPU, whether it would."""
+    return name in _WAITS or _reads_back(name, args, kwargs) or _sizes_unknown(name, args)
 
 
 def _reads_back(name: str, args: tuple, kwargs: dict) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 
@@ -13,6 +14,7 @@ from tape import Stream, Tape, use_tapes
 
 from benchmark.data.dataset import PreparedData
 from benchmark.registry import models
+from benchmark.throughput.counting import waits
 from benchmark.training.recording import Steps
 from benchmark.training.stacked import SeedStack
 
@@ -54,8 +56,31 @@ def test_replayed_steps_are_the_steps_as_they_are(
             arguments = objective, torch.tensor([1e-3, 2e-3]) / (epoch + batch.step), [batch.step, 1000 + epoch]
             torch.testing.assert_close(recorded(batch, *arguments), plain(batch, *arguments), rtol=0, atol=0)
     assert recorded.record and sum(tape.replays for tape in tapes) > len(tapes) > 0
+    assert not {name for tape in tapes for name, args, kwargs in tape.operations if unfit(name, args, kwargs)}
     for ours, theirs in zip(stack.state(), other.state(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def unfit(name: str, args: tuple, kwargs: dict) -> bool:
+    """Whether a CUDA graph cannot hold an operation: the host waits for it, brings numbers, or draws them."""
+    drawn = ("aten::rand", "aten::normal", "aten::uniform", "aten::bernoulli", "aten::native_dropout")
+    return waits(name, args, kwargs) or name == "aten::lift_fresh" or name.startswith(drawn)
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        (lambda values: values * torch.tensor([2.0]), "aten::lift_fresh"),
+        (lambda values: values[values > 0], "aten::index"),
+        (lambda values: values.sum().item(), "aten::_local_scalar_dense"),
+        (lambda values: torch.nn.functional.dropout(values), "aten::bernoulli_"),
+        (lambda values: values + torch.randn(3), "aten::randn"),
+    ],
+)
+def test_what_a_recording_cannot_hold_is_seen(planted: Callable[[torch.Tensor], object], found: str) -> None:
+    with Tape() as tape:
+        planted(torch.ones(3))
+    assert {name for name, args, kwargs in tape.operations if unfit(name, args, kwargs)} == {found}
 
 
 class Refusing:
