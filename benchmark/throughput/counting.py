@@ -127,7 +127,7 @@ class Launches:
 
 
 def launches(work: Callable[[], object], device: torch.device) -> Launches | None:
-    """As the profiler sees them; None where there is no CUDA device to measure on."""
+    """As the profiler sees them; None where there is no CUDA device to measure on, or the profiler may not see it."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)
@@ -137,11 +137,12 @@ def launches(work: Callable[[], object], device: torch.device) -> Launches | Non
     kernels = sum(name.startswith(("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")) for name in names)
     waits = sum(name in ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize") for name in names)
     # The profiler itself waits for the device once when it stops.
-    return Launches(kernels, max(0, waits - 1))
+    return Launches(kernels, max(0, waits - 1)) if kernels else None
 
 
 def idle_share(work: Callable[[], object], device: torch.device, times: int = 8) -> float | None:
-    """Share of the time of several steps in a row in which a CUDA device does nothing; None without one."""
+    """Share of the time of several steps in a row in which a CUDA device does nothing; None without one, or where the
+    profiler may not see it."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)
@@ -151,7 +152,8 @@ def idle_share(work: Callable[[], object], device: torch.device, times: int = 8)
         torch.cuda.synchronize(device)
     events = traced.profiler.kineto_results.events()
     on_device = [event for event in events if event.device_type() == torch.autograd.DeviceType.CUDA]
-    return idle_between([(event.start_ns(), event.start_ns() + event.duration_ns()) for event in on_device])
+    spans = [(event.start_ns(), event.start_ns() + event.duration_ns()) for event in on_device]
+    return idle_between(spans) if spans else None
 
 
 def idle_between(spans: Iterable[tuple[int, int]]) -> float:

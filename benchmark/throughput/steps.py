@@ -63,12 +63,12 @@ class Row:
     Attributes:
         train, infer: seconds of each round. seeds: models trained in one step; predictions are of one of them.
         operations, waits: of a training step, as torch calls them (`Counts`). kernels, cuda_waits: as the CUDA runtime
-            is called, None without a CUDA device. train_flops, infer_flops: carried out.
+            is called, None without a CUDA device that the profiler sees. train_flops, infer_flops: carried out.
         peak_bytes: of tensors in a training step, beyond parameters, state of the optimizer and the batch.
         difference: largest difference of this form's first predictions from those of the comparison's first form,
             relative to the largest of these.
         steps: an epoch of the mix. validation: samples that are predicted after it.
-        idle: share of the time of steps in a row in which a CUDA device does nothing, None without one.
+        idle: share of the time of steps in a row in which a CUDA device does nothing, None likewise.
     """
 
     model: str

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from benchmark import cli, registry
 from benchmark.published import published_cohort
 from benchmark.throughput.clock import alternating
-from benchmark.throughput.counting import counted, flops
+from benchmark.throughput.counting import counted, flops, idle_share, launches
 from benchmark.throughput.forms import Subject, make_runner
 from benchmark.throughput.mixes import HOURS, TOKENS, mixes
 from models.contract import MODALITIES, Dimensions
@@ -168,6 +169,14 @@ def test_counted_products_are_those_of_the_cost_table(name: str) -> None:
         note=note.with_values(note.values.double()),
     )
     assert measured == forward_flops(runner.module, double)
+
+
+def test_what_the_profiler_does_not_see_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU whose counters are closed to the user: no kernels would be a false number, not a measured one."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    work = partial(torch.ones, 3)
+    assert launches(work, torch.device("cuda")) is None
+    assert idle_share(work, torch.device("cuda")) is None
 
 
 def test_rounds_alternate() -> None:
