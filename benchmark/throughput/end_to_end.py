@@ -96,8 +96,8 @@ class _Files:
         self.lengths = subject.mix.lengths(subject.dimensions, batch_size * batches, subject.seed)  # (n, M)
         self.present = self.lengths > 0
         labels = [subject.batch(batch_size, number).labels for number in range(batches)]
-        self.y = torch.cat([each.y for each in labels])
-        self.known = torch.cat([each.known for each in labels])
+        self.y = torch.cat([each.y for each in labels]).cpu()
+        self.known = torch.cat([each.known for each in labels]).cpu()
         self.standardiser = Standardiser.of_mimic3()
 
     def rows(self, number: int) -> np.ndarray:

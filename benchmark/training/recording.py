@@ -84,7 +84,7 @@ class Steps:
             self.record = False
             self._recordings.clear()
             reason = (str(fault).splitlines() or [type(fault).__name__])[0]
-            warnings.warn(f"steps are not recorded, which makes them slower: {reason}", stacklevel=3)
+            warnings.warn(f"steps are not recorded, which makes them slower: {reason}", stacklevel=4)
         finally:
             for tensor, value in zip(self.stack.state(), before, strict=True):
                 tensor.copy_(value)
@@ -139,7 +139,7 @@ def _recording(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], stream: torch
             yield
     except BaseException:
         torch.cuda.set_stream(before)
-        with suppress(RuntimeError):  # says that the allocator knows of the end
+        with suppress(RuntimeError, AttributeError):  # says that the allocator knows of the end
             torch._C._cuda_endAllocateToPool(stream.device.index, pool)
             torch._C._cuda_releasePool(stream.device.index, pool)
         raise
