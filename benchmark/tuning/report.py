@@ -22,6 +22,7 @@ from benchmark.files import replace_text, replacing
 from benchmark.reporting.figures.style import GREY, STRONG, STYLE, Facts, new_figure
 from benchmark.reporting.names import task_title
 from benchmark.reporting.page.blocks import Block, Cell, Part, Picture, Table
+from benchmark.runs.tally import counted
 from benchmark.tuning.objective import front, mean_gain
 from benchmark.tuning.study import number_of, read_trials
 from benchmark.tuning.winners import Confirmed, read_confirmed
@@ -105,7 +106,7 @@ def _summary(record: StudyRecord) -> str:
     return (
         f"Study {facts['study']} on {made_up} {facts['data']['name']}, protocol {facts['protocol']}: "
         f"{len(record.trials)} finished trials ({', '.join(parts)}), seed {facts['training_seed']} of training, "
-        f"{len(facts['searched'])} parameters. A trial is worth its mean standardised gain over {reference['model']} "
+        f"{counted(len(facts['searched']), 'parameter')}. A trial is worth its mean standardised gain over {reference['model']} "
         f"on validation (seeds {', '.join(map(str, reference['seeds']))}); test patients were not read."
     )
 
@@ -169,6 +170,7 @@ def _history(record: StudyRecord) -> Figure:
             steps.append((number, best))
         axes.step(*zip(*steps, strict=True), where="post", color=STRONG, lw=0.8, label="best so far")
         axes.set(xlabel="trial", ylabel="mean gain")
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         axes.legend(frameon=False)
     return figure
 
