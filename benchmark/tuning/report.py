@@ -106,8 +106,9 @@ def _summary(record: StudyRecord) -> str:
     return (
         f"Study {facts['study']} on {made_up} {facts['data']['name']}, protocol {facts['protocol']}: "
         f"{len(record.trials)} finished trials ({', '.join(parts)}), seed {facts['training_seed']} of training, "
-        f"{counted(len(facts['searched']), 'parameter')}. A trial is worth its mean standardised gain over {reference['model']} "
-        f"on validation (seeds {', '.join(map(str, reference['seeds']))}); test patients were not read."
+        f"{counted(len(facts['searched']), 'parameter')}. A trial is worth its mean standardised gain "
+        f"over {reference['model']} on validation (seeds {', '.join(map(str, reference['seeds']))}); test "
+        "patients were not read."
     )
 
 
