@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -37,8 +38,18 @@ def facts_of(device: torch.device, threads: int, peaks: Mapping[str, float]) -> 
     facts = environment(device.type, threads)
     facts |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": git_commit(), "simulated": True}
     if device.type == "cuda":
-        facts["driver"] = torch.cuda.driver_version() if hasattr(torch.cuda, "driver_version") else None
+        facts["driver"] = driver_version()
     return facts | {"peak_flops": dict(peaks)}
+
+
+def driver_version() -> str | None:
+    """Of the GPUs here, as their own tool says it; torch knows the version of CUDA alone. None without that tool."""
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.split()), None)
 
 
 def caption(facts: Mapping[str, Any]) -> str:
@@ -49,9 +60,10 @@ def caption(facts: Mapping[str, Any]) -> str:
     'AMD EPYC (cpu), 1 thread, torch 2.13.0, 2026-01-02; peak by a large matrix product: float32 75 GFLOP/s.'
     """
     threads = f"{facts['threads']} thread{'s' * (facts['threads'] != 1)}"
+    driver = f", driver {facts['driver']}" if facts.get("driver") else ""
     peaks = ", ".join(f"{name} {_rate(value)}" for name, value in facts["peak_flops"].items())
     return (
-        f"{facts['device_name']} ({facts['device']}), {threads}, torch {facts['packages']['torch']}, "
+        f"{facts['device_name']} ({facts['device']}), {threads}, torch {facts['packages']['torch']}{driver}, "
         f"{facts['date'][:10]}; peak by a large matrix product: {peaks}."
     )
 

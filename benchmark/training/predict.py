@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.data.batches import BatchSource, Labels
 from benchmark.evaluation.metrics import compute
@@ -45,19 +45,20 @@ def predict(
     """
     model.eval()
     chunks = _coupled_chunks(len(source), batch_size, permutation) if couples_samples else _plain_chunks(len(source))
-    logits: np.ndarray | None = None
-    scalars: dict[str, list[float]] = defaultdict(list)
+    parts: list[Tensor] = []
+    scalars: dict[str, list[Tensor]] = defaultdict(list)
     with torch.inference_mode():
         for chosen, fresh in chunks:
             output = model(source.batch(chosen).inputs)
-            part = output.logits.float().cpu().numpy()
-            if logits is None:
-                logits = np.empty((len(source), part.shape[1]), np.float32)
-            logits[chosen[:fresh]] = part[:fresh]
+            parts.append(output.logits[:fresh].float())
             for name, value in output.diagnostics.items():
                 if not value.dim():
-                    scalars[name].append(float(value))
-    diagnostics = {name: float(np.mean(values)) for name, values in scalars.items()}
+                    scalars[name].append(value)
+        # Read once: a GPU goes on while the next batches are brought.
+        found = torch.cat(parts).cpu().numpy()
+        diagnostics = {name: float(np.mean(torch.stack(values).tolist())) for name, values in scalars.items()}
+    logits = np.empty_like(found)
+    logits[np.concatenate([chosen[:fresh] for chosen, fresh in chunks])] = found
     return predictions_of(source.task.task.kind, logits, diagnostics)
 
 

@@ -83,3 +83,14 @@ def test_a_step_from_the_disk_is_measured() -> None:
     assert sheet.lines.loc[0, "ratio"] == pytest.approx(found.ratio.median)
     without = replace(subject, entry=replace(subject.entry, dense=None))
     assert end_to_end.measure_end_to_end(without, 4, 2, layers=1, words=50) == "no dense reference"
+
+
+@pytest.mark.parametrize(("tool", "expected"), [("echo 580.65.06; echo 580.65.06", "580.65.06"), ("exit 9", None)])
+def test_the_driver_is_asked_of_its_own_tool(tmp_path, monkeypatch, tool, expected):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert output.driver_version() is None, "no such tool"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{tool}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert output.driver_version() == expected
+    facts = output.facts_of(CPU, 1, {"float32": 1e10}) | {"driver": expected}
+    assert ("driver 580.65.06" in output.caption(facts)) == (expected is not None)
