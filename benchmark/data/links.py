@@ -17,6 +17,9 @@ from benchmark.tasks.dia import FINDINGS
 
 MOMENT = "datetime64[us]"
 
+NO_TIME, NO_FILE = "no date or time", "no such file"
+"""Why an anterior-posterior film cannot be used."""
+
 
 def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:
     """Moment of a film from its date (a number YYYYMMDD) and time (a number HHMMSS.fff, leading zeros lost).
@@ -35,11 +38,12 @@ CODED_VIEW = "ViewCodeSequence_CodeMeaning"
 
 
 def read_films(raw: RawMimic, rules: Rules = Rules()) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All anterior-posterior films whose file is there, and those whose file is not.
+    """All anterior-posterior films that have a time and a file, and those that lack one.
 
     Returns:
         Two frames of subject_id, study_id, dicom_id, time, row (in the metadata table), sorted by dicom_id, rows
-        numbered from 0; the first with `whole`: False where a study has several films and this one's file looks broken.
+        numbered from 0; the first with `whole`: False where a study has several films and this one's file looks broken;
+        the second with `reason`: `NO_TIME` or `NO_FILE`.
     """
     columns = ["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"]
     frame = raw.scan("cxr/metadata", columns, optional=[CODED_VIEW]).with_row_index("row")
@@ -52,12 +56,15 @@ def read_films(raw: RawMimic, rules: Rules = Rules()) -> tuple[pd.DataFrame, pd.
     frame = frame.filter(frontal).select("subject_id", "study_id", "dicom_id", time, pl.col("row").cast(pl.Int64))
     frame = frame.sort("dicom_id")
     films = collect(frame, "cxr/metadata").to_pandas()
-    there = _asked(Path.is_file, raw, films)
-    films, absent = films[there].reset_index(drop=True), films[~there].reset_index(drop=True)
+    timed = films.time.notna().to_numpy()
+    there = timed.copy()
+    there[timed] = _asked(Path.is_file, raw, films[timed])
+    lacking = films.assign(reason=np.where(timed, NO_FILE, NO_TIME))[~there].reset_index(drop=True)
+    films = films[there].reset_index(drop=True)
     choice = films.duplicated("study_id", keep=False)
     whole = np.ones(len(films), dtype=bool)
     whole[choice] = _asked(looks_whole, raw, films[choice])
-    return films.assign(whole=whole), absent
+    return films.assign(whole=whole), lacking
 
 
 def _asked(question: Callable[[Path], bool], raw: RawMimic, films: pd.DataFrame) -> np.ndarray:

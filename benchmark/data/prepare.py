@@ -18,6 +18,7 @@ from benchmark.data.audit.evidence import write_event_hours, write_origins
 from benchmark.data.film_store import read_sums, write_films
 from benchmark.data.fingerprint import FORMAT, fingerprint
 from benchmark.data.labels import films_from
+from benchmark.data.links import NO_FILE, NO_TIME
 from benchmark.data.people import write_people
 from benchmark.data.raw import TABLES, RawMimic
 from benchmark.data.redraw import stay_films, write_stay_films
@@ -136,7 +137,7 @@ def _write_films(
 ) -> np.ndarray:
     """Write the films that samples refer to; takes samples of the findings task out whose film cannot be read.
 
-    Films without a readable file are listed in `private/unreadable_films.csv`.
+    Films without a time or a readable file are listed in `private/unreadable_films.csv`.
     """
     if sources.films is None:
         return np.array([], dtype=np.int64)
@@ -152,10 +153,11 @@ def _write_films(
     rows = np.full(len(films), -1, dtype=np.int64)
     rows[used] = written.rows
     broken = chosen.iloc[list(written.reasons)].assign(reason=list(written.reasons.values()))
-    failed = pd.concat([broken, sources.absent_films.assign(reason="no such file")])
+    failed = pd.concat([broken, sources.lacking_films])
     sources.facts["films"] = {
         "ap_films": len(films),
-        "absent": len(sources.absent_films),
+        "absent": int((sources.lacking_films.reason == NO_FILE).sum()),
+        "untimed": int((sources.lacking_films.reason == NO_TIME).sum()),
         "referred_to": len(used),
         "unreadable": len(written.reasons),
     }

@@ -137,7 +137,8 @@ def oddities(raw: RawMimic) -> dict[str, int]:
     stays = collect(raw.scan("icu/icustays", ["subject_id", "hadm_id", "intime", "outtime", "los"]), "icu/icustays")
     columns = ["subject_id", "hadm_id", "admittime", "dischtime", "deathtime"]
     admissions = collect(raw.scan("hosp/admissions", columns), "hosp/admissions")
-    patients = collect(raw.scan("hosp/patients", ["subject_id"]), "hosp/patients")
+    patients = collect(raw.scan("hosp/patients", ["subject_id", "anchor_age", "dod"]), "hosp/patients")
+    late = admissions.join(patients, on="subject_id").filter(pl.col("admittime").dt.truncate("1d") > pl.col("dod"))
     own = stays.join(admissions, on=["subject_id", "hadm_id"])
     length = (pl.col("outtime") - pl.col("intime")).dt.total_seconds() / 86_400
     return {
@@ -151,5 +152,7 @@ def oddities(raw: RawMimic) -> dict[str, int]:
         "stays that begin before their admission": len(own.filter(pl.col("intime") < pl.col("admittime"))),
         "stays that begin after discharge": len(own.filter(pl.col("intime") > pl.col("dischtime"))),
         "admissions that end before they begin": len(admissions.filter(pl.col("dischtime") < pl.col("admittime"))),
+        "admissions after the day of death": len(late),
+        "patients whose age is not 0 to 120": len(patients.filter(~pl.col("anchor_age").is_between(0, 120))),
         "deaths before admission": len(admissions.filter(pl.col("deathtime") < pl.col("admittime"))),
     }

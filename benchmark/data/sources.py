@@ -31,7 +31,7 @@ class Sources:
         stays: the cohort with `first_event` (hour of the first event in the unit, NaN without one) and `first_charted`
             (the same, events before the admission to the unit included where the rules keep such).
         films: AP films whose file is there, None without MIMIC-CXR.
-        absent_films: the other AP films. summaries: None without notes.
+        lacking_films: the other AP films, with `reason`. summaries: None without notes.
         impossible: reason by task. facts: counts for the cohort report.
     """
 
@@ -43,7 +43,7 @@ class Sources:
     films: pd.DataFrame | None
     diagnoses: pd.DataFrame | None
     summaries: Summaries | None = None
-    absent_films: pd.DataFrame | None = None
+    lacking_films: pd.DataFrame | None = None
     impossible: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -55,10 +55,10 @@ def read_sources(raw: RawMimic, folder: Path, progress: Progress, rules: Rules =
     progress("cohort", 1, 1)
     events = extract_events(raw, cohort.stays, folder, rules, progress)
     stays = with_first_events(cohort.stays, events.first_hours(), events.early_hours())
-    films, absent = read_films(raw, rules) if raw.has("cxr/metadata") else (None, None)
+    films, lacking = read_films(raw, rules) if raw.has("cxr/metadata") else (None, None)
     known = raw.has("hosp/diagnoses_icd")
     diagnoses = read_diagnoses(raw, stays, rules) if known else None
-    sources = Sources(raw, rules, read_split(raw, rules), cohort, stays, films, diagnoses, absent_films=absent)
+    sources = Sources(raw, rules, read_split(raw, rules), cohort, stays, films, diagnoses, lacking_films=lacking)
     sources.facts["signals"] = events.report
     if not known:
         sources.impossible["phe"] = raw.lack("hosp/diagnoses_icd")

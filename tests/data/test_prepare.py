@@ -228,23 +228,31 @@ def test_broken_films_are_counted_and_never_samples(tmp_path):
     assert failed[["dicom_id", "reason"]].values.tolist() == [["f", "no JPEG or PNG image"]]
 
 
-@pytest.mark.parametrize("harm", ["absent", "no image", "cut short"])
+@pytest.mark.parametrize("harm", ["absent", "no image", "cut short", "StudyDate", "StudyTime"])
 def test_a_study_with_another_film_is_kept(tmp_path, harm):
     paths = hospital().write(tmp_path / "raw")
     broken = next(path for path in paths["mimic_cxr"].rglob("*.jpg") if path.stem == "a")
     content = broken.read_bytes()
-    broken.unlink()
-    if harm != "absent":
+    blank = harm.startswith("Study")
+    if blank:
+        table = next(paths["mimic_cxr"].glob("*metadata.csv*"))
+        metadata = pd.read_csv(table, dtype=str)
+        metadata.loc[metadata.dicom_id == "a", harm] = None
+        metadata.to_csv(table, index=False)
+    else:
+        broken.unlink()
+    if harm in ("no image", "cut short"):
         broken.write_bytes(b"no image" if harm == "no image" else content[: len(content) - 200])
     prepare(**paths, out=tmp_path / "out")
     dia = joined(tmp_path / "out", "dia").set_index("study_id")
     assert [film_of(tmp_path / "out", row) for row in dia.film] == ["b", "c", "d", "e", "f"]
     listed = tmp_path / "out" / "private" / "unreadable_films.csv"
-    if harm == "absent":
+    if harm == "absent" or blank:
         table = pd.read_csv(listed)
-        assert table[["dicom_id", "reason"]].values.tolist() == [["a", "no such file"]]
+        assert table[["dicom_id", "reason"]].values.tolist() == [["a", "no date or time" if blank else "no such file"]]
     facts = json.loads((tmp_path / "out" / "cohort.json").read_text())["films"]
-    assert facts["absent"] == (harm == "absent")
+    assert facts["absent"] == (harm == "absent") and facts["untimed"] == blank
+    assert ("1 without a date or time" in (tmp_path / "out" / "cohort.md").read_text()) == blank
 
 
 def test_simulated_data_carries_its_truth(tmp_path):

@@ -222,7 +222,9 @@ def test_contradictions_between_tables_are_counted(tmp_path):
     rows[3][5], rows[3][6] = rows[3][6], rows[3][5]  # ends before it begins
     (root / f"{STAYS}.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
     patients = (root / f"{PATIENTS}.csv").read_text().splitlines()
-    (root / f"{PATIENTS}.csv").write_text("\n".join(patients[:4] + patients[5:]) + "\n")
+    fields = [line.split(",") for line in patients]
+    fields[5][2], fields[6][5] = "200", "2100-01-01"  # too old, and dead before any admission
+    (root / f"{PATIENTS}.csv").write_text("\n".join(",".join(row) for row in fields[:4] + fields[5:]) + "\n")
     manifest = prepare(root / "mimic-iv", tmp_path / "out")
     steps = json.loads((tmp_path / "out" / "cohort.json").read_text())["selection"]
     dropped = {step["name"]: step["dropped"] for step in steps if step["dropped"]}
@@ -234,6 +236,8 @@ def test_contradictions_between_tables_are_counted(tmp_path):
     assert {what for what, count in manifest["source"]["oddities"].items() if count == 1} == {
         "stays without an admission of the same patient",
         "admissions without a patient",
+        "admissions after the day of death",
+        "patients whose age is not 0 to 120",
         "stays with a blank length or end",
         "stays that end before they begin",
         "stays whose length is not that between begin and end",

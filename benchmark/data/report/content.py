@@ -172,8 +172,9 @@ def _films(report: dict[str, Any]) -> list[Block]:
     if "films" not in report:
         return []
     films = report["films"]
+    untimed = f" and {films['untimed']:,} without a date or time" if films.get("untimed") else ""
     return [
-        f"{films['ap_films']:,} anterior-posterior films, and {films['absent']:,} more without a file; "
+        f"{films['ap_films']:,} anterior-posterior films, and {films['absent']:,} more without a file{untimed}; "
         f"{films['referred_to']:,} belong to a sample, {films['unreadable']:,} of these could not be read."
     ]
 

@@ -51,13 +51,13 @@ def _step(name: str, kept: int, dropped: int = 0, reason: str = "") -> dict[str,
 
 
 def _studies(draft: pd.DataFrame, sources: Sources) -> list[dict[str, Any]]:
-    films, absent = sources.films, sources.absent_films
-    everything = pd.concat([films.study_id, absent.study_id])
+    films, lacking = sources.films, sources.lacking_films
+    everything = pd.concat([films.study_id, lacking.study_id])
     studies, found = everything.nunique(), films.study_id.nunique()
     outside = films[pd.isna(sources.split.all(films.subject_id))].study_id.nunique()
     return [
         _step("studies with an anterior-posterior film", studies),
-        _step("", found, studies - found, "no film file"),
+        _step("", found, studies - found, "no film with a file and a time"),
         _step("", found - outside, outside, "patient in no partition"),
         _step("samples", len(draft), found - outside - len(draft), "no usable finding, or no readable film"),
     ]
