@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+_UNFINISHED = ".unfinished-"
 
 
 def system_fault(fault: OSError) -> str:
@@ -29,7 +33,7 @@ def write_fault(folder: Path) -> str | None:
     try:
         # Trying is the only sure test: permissions say nothing of read-only or special file systems. A file without a
         # name is gone with this process, even if it is killed right now.
-        with tempfile.TemporaryFile(prefix=".unfinished-", dir=existing):
+        with tempfile.TemporaryFile(prefix=_UNFINISHED, dir=existing):
             return None
     except OSError as fault:
         return fault.strerror or str(fault)
@@ -39,7 +43,7 @@ def write_fault(folder: Path) -> str | None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content takes the place of `path` when the block ends well; no reader ever meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=unfinished_prefix(), dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
@@ -55,3 +59,40 @@ def replace_text(path: Path, text: str) -> None:
     """Writes `text` to `path`, whole or not at all."""
     with replacing(path) as stream:
         stream.write(text.encode())
+
+
+def unfinished_prefix() -> str:
+    """Begin of the names of what this process has not finished yet; it tells whose they are."""
+    return f"{_UNFINISHED}{socket.gethostname()}-{os.getpid()}-"
+
+
+def remove_abandoned(parent: Path) -> int:
+    """Deletes files and folders that killed processes of this machine left half-written in `parent`; says how many."""
+    prefix, count = f"{_UNFINISHED}{socket.gethostname()}-", 0
+    for left in parent.glob(f"{prefix}*"):
+        process = left.name.removeprefix(prefix).split("-")[0]
+        if not process.isdecimal() or _alive(int(process)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+        count += 1
+    return count
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this machine can still write; one that ended and waits for its parent's notice cannot."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        pass  # no /proc here, or no such process
+    else:
+        return state not in "ZX"
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -99,7 +100,7 @@ def _prepare(
     write_event_hours(events.buckets(), stays, cuts_of(drafts), _private(folder), rules)
     note_rows = _write_notes(sources, drafts, folder)
     sampled = number_samples(drafts, Rows(series, film_rows, note_rows), sources.split, rules)
-    _write_samples(sampled, folder)
+    _write_samples(sampled, folder, raw)
     write_stay_films(candidates, series.stay_row, film_rows, folder)
     write_people(raw, sampled.links, folder)
     assignment = read_assignment(raw, sources.split)
@@ -199,15 +200,28 @@ def _write_notes(sources: Sources, drafts: dict[str, pd.DataFrame], folder: Path
     return rows
 
 
-def _write_samples(sampled: Sampled, folder: Path) -> None:
+def _write_samples(sampled: Sampled, folder: Path, raw: RawMimic) -> None:
     (folder / "samples").mkdir()
     for task, frame in sampled.frames.items():
         frame.to_parquet(folder / "samples" / f"{task}.parquet", index=False)
     private = _private(folder)
     sampled.links.to_parquet(private / "links.parquet", index=False)
     key = private / "key.bin"
-    key.write_bytes(os.urandom(32))
+    key.write_bytes(_new_key(raw))
     key.chmod(0o600)
+
+
+def _new_key(raw: RawMimic) -> bytes:
+    """The key of the hashes that stand for patients in results; random, since patients are not to be found by it.
+
+    Simulated ones are nobody. Theirs follows from the simulation, so that results, draws of patients included, are the
+    same wherever a cohort is made.
+    """
+    marker = raw.marker()
+    if marker is None:
+        return os.urandom(32)
+    facts = {name: value for name, value in marker.items() if name != "truth"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 
 def _private(folder: Path) -> Path:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmark.code_version import COHORT_SOURCES, code_version
+from benchmark.files import remove_abandoned
 from benchmark.locks import holding
-from benchmark.runs.folder import remove_abandoned, unfinished_folder
+from benchmark.runs.folder import unfinished_folder
 
 Progress = Callable[[str, int, int], None]
 

@@ -13,16 +13,21 @@ import json
 import math
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmark.files import unfinished_prefix
+
 FORMAT = 1
 _FAILED = ".failed"
-_TEMPORARY = ".unfinished-"
+
+
+def folders(out: Path) -> list[Path]:
+    """`out` and all folders of it in which a run writes files."""
+    return [out, *(path for path in (*out.glob("*"), *out.glob("unfinished/*")) if path.is_dir())]
 
 
 def runs_folder(out: Path) -> Path:
@@ -84,18 +89,7 @@ def new_run(out: Path, job_id: str, failed: bool = False) -> Iterator[Path]:
 def unfinished_folder(parent: Path) -> Path:
     """A new folder in `parent` to fill and then rename; its name tells whose it is."""
     parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-", dir=parent))
-
-
-def remove_abandoned(parent: Path) -> int:
-    """Deletes what killed processes of this machine left half-written in `parent`; returns how many folders."""
-    prefix, count = f"{_TEMPORARY}{socket.gethostname()}-", 0
-    for folder in parent.glob(f"{prefix}*"):
-        process = folder.name.removeprefix(prefix).split("-")[0]
-        if process.isdecimal() and not _alive(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
-            count += 1
-    return count
+    return Path(tempfile.mkdtemp(prefix=unfinished_prefix(), dir=parent))
 
 
 def json_text(value: Any) -> str:
@@ -131,20 +125,3 @@ def _flush(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _alive(process: int) -> bool:
-    """Whether a process of this machine can still write; one that ended and waits for its parent's notice cannot."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        pass  # no /proc here, or no such process
-    else:
-        return state not in "ZX"
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -11,6 +11,7 @@ from benchmark.code_version import code_version
 from benchmark.config import BY_THE_JOB, RunConfig
 from benchmark.cores import core_count
 from benchmark.errors import UserError
+from benchmark.files import remove_abandoned
 from benchmark.manifest import DataInfo, read_manifest
 from benchmark.runs.backends import executor_for
 from benchmark.runs.calibrate import stored_speeds
@@ -19,7 +20,7 @@ from benchmark.runs.embedded import Progress, embedded_cohort, embedded_folder
 from benchmark.runs.environment import git_commit
 from benchmark.runs.execute import Context, RunResult
 from benchmark.runs.executors import Executor, Tell, run_all
-from benchmark.runs.folder import is_done, remove_abandoned, remove_course, runs_folder
+from benchmark.runs.folder import folders, is_done, remove_course
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
 from benchmark.runs.plan import Encoder, Plan, make_plan
@@ -95,7 +96,8 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         executor: instead of the one that suits the device and the number of workers.
     """
     out = config.out
-    remove_abandoned(runs_folder(out))
+    for folder in folders(out):
+        remove_abandoned(folder)
     caption = caption_of(plan, {"version": code_version(), "commit": git_commit()})
     record_plan(out, plan, caption)
     done = frozenset(job.id for job in plan.jobs if is_done(out, job.id))

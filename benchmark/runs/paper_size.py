@@ -20,12 +20,13 @@ from benchmark.data.dataset import embeddings_folder
 from benchmark.data.fingerprint import FORMAT
 from benchmark.data.stores import RaggedWriter
 from benchmark.errors import UserError
+from benchmark.files import remove_abandoned
 from benchmark.manifest import DataInfo
 from benchmark.published import published
 from benchmark.random import stream
 from benchmark.runs.calibrate import Extent, Progress, measured_speeds, stored_speeds
 from benchmark.runs.companies import companies
-from benchmark.runs.folder import remove_abandoned, unfinished_folder
+from benchmark.runs.folder import unfinished_folder
 from benchmark.runs.job import Job
 from benchmark.runs.launch import context_of, processes_here
 from benchmark.runs.outlook import Outlook, outlook_of

@@ -13,6 +13,7 @@ import pandas as pd
 
 from benchmark.code_version import code_version
 from benchmark.errors import UserError
+from benchmark.files import unfinished_prefix
 from benchmark.manifest import DataInfo
 from benchmark.runs.collect import read_run
 from benchmark.runs.environment import environment
@@ -65,7 +66,7 @@ def verify(
     _require_same_ground(record, job, data)
     then = record["environment"]
     device = device or then["device"]
-    with tempfile.TemporaryDirectory(prefix=".unfinished-verify-", dir=out) as place:
+    with tempfile.TemporaryDirectory(prefix=unfinished_prefix(), dir=out) as place:
         repeated = Path(place)
         runs_folder(repeated).mkdir()
         if job.initial is not None:

@@ -273,6 +273,17 @@ def test_simulated_data_carries_its_truth(tmp_path):
     assert los.p9.tolist() == pytest.approx((los.hour / 100).tolist())
     assert (tmp_path / "out" / "cohort.md").read_text().startswith("# Simulated data: ")
 
+    def key(name: str) -> bytes:
+        return (tmp_path / name / "private" / "key.bin").read_bytes()
+
+    prepare(paths["mimic_iv"], tmp_path / "again")
+    (paths["mimic_iv"] / "SIMULATED.json").rename(tmp_path / "aside")
+    for name in ("real", "real again"):
+        prepare(paths["mimic_iv"], tmp_path / name)
+    (tmp_path / "aside").rename(paths["mimic_iv"] / "SIMULATED.json")
+    assert key("out") == key("again"), "simulated patients have the same numbers wherever they are prepared"
+    assert len({key("out"), key("real"), key("real again")}) == 3, "nobody can know those of patients"
+
     truth[truth.task != "ihm"].to_parquet(tmp_path / "raw" / "truth.parquet")
     with pytest.raises(UserError, match="ihm"):
         prepare(paths["mimic_iv"], tmp_path / "second")

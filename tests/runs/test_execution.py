@@ -18,10 +18,11 @@ import pytest
 from harness_fakes import DYING_SEED, FAILING_SEED, config_for, fake_execute, fake_train
 from safetensors import safe_open
 
+from benchmark.files import remove_abandoned
 from benchmark.runs.collect import collect
 from benchmark.runs.execute import execute
 from benchmark.runs.executors import Advanced, Ended, InProcess, ProcessPool, Started
-from benchmark.runs.folder import finished_runs, new_run, remove_abandoned, runs_folder
+from benchmark.runs.folder import finished_runs, folders, new_run
 from benchmark.runs.launch import launch
 from benchmark.runs.plan import make_plan
 
@@ -141,19 +142,20 @@ def test_an_interrupted_run_leaves_nothing_and_a_second_finisher_is_dropped(tmp_
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from benchmark.runs.folder import new_run\n"
-        "with new_run(Path(sys.argv[1]), 'job') as folder:\n"
+        "import sys, time; from pathlib import Path; from benchmark.files import replacing\n"
+        "from benchmark.runs.folder import new_run\n"
+        "with new_run(Path(sys.argv[1]), 'job') as folder, replacing(Path(sys.argv[1], 'tables', 'a.csv')):\n"
         "    (folder / 'run.json').write_text('{}'); print('in', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     process.stdout.readline()
-    assert remove_abandoned(runs_folder(tmp_path)) == 0
+    assert [remove_abandoned(folder) for folder in folders(tmp_path)] == [0, 0, 0]
     assert not list(finished_runs(tmp_path)), "a folder that is still being written is not a run"
     process.kill()
     process.wait()
     process.stdout.close()
-    assert remove_abandoned(runs_folder(tmp_path)) == 1
-    assert not list((tmp_path / "runs").iterdir())
+    assert sum(remove_abandoned(folder) for folder in folders(tmp_path)) == 2
+    assert not list((tmp_path / "runs").iterdir()) and not list((tmp_path / "tables").iterdir())
 
 
 KILLED = """
