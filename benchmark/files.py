@@ -70,8 +70,9 @@ def remove_abandoned(parent: Path) -> int:
     """Deletes files and folders that killed processes of this machine left half-written in `parent`; says how many."""
     prefix, count = f"{_UNFINISHED}{socket.gethostname()}-", 0
     for left in parent.glob(f"{prefix}*"):
-        process = left.name.removeprefix(prefix).split("-")[0]
-        if not process.isdecimal() or _alive(int(process)):
+        process, *rest = left.name.removeprefix(prefix).split("-")
+        # More parts: the name of another machine begins with that of this one.
+        if len(rest) != 1 or not process.isdecimal() or _alive(int(process)):
             continue
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)

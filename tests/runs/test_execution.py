@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -154,8 +155,10 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     process.kill()
     process.wait()
     process.stdout.close()
+    of_another = tmp_path / "tables" / f".unfinished-{socket.gethostname()}-{process.pid}-1-abc"  # a machine "NAME-PID"
+    of_another.touch()
     assert sum(remove_abandoned(folder) for folder in folders(tmp_path)) == 2
-    assert not list((tmp_path / "runs").iterdir()) and not list((tmp_path / "tables").iterdir())
+    assert not list((tmp_path / "runs").iterdir()) and list((tmp_path / "tables").iterdir()) == [of_another]
 
 
 KILLED = """
