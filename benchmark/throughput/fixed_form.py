@@ -8,6 +8,7 @@ batches is beside the step, as everywhere here. Predictions are those of the fir
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ from benchmark.data.batches import LabelledBatch
 from benchmark.data.rooms import make_rooms
 from benchmark.data.stacked import StackedBatch
 from benchmark.random import stream_seed
+from benchmark.throughput.mixes import Mix
 from benchmark.training.recording import Steps
 from benchmark.training.stacked import Objective, SeedStack
 from models.contract import Batch, Dimensions, Films, Packed, Slots
@@ -45,11 +47,7 @@ class Fixed:
         self.objective = Objective(subject.mix.task.kind, 1.0, getattr(built[0], "aux_weights", {}))
         d = subject.dimensions
         self.film_tokens = (d.film // d.patch) ** 2
-        lengths = subject.mix.lengths(d, max(SAMPLES_FOR_ROOMS, 2 * batch_size), subject.seed)
-        most = (d.hours + self.film_tokens + d.note_tokens,) * batch_size
-        everything = Room((d.hours,) * batch_size, batch_size, (d.note_tokens,) * batch_size, most, self.film_tokens)
-        # The last one is for batches larger than any of those samples could make.
-        self.rooms = (*make_rooms(lengths, batch_size, self.film_tokens), everything)
+        self.rooms = rooms_of(subject.mix, d, batch_size, subject.seed)
 
     def fit(self, batch: LabelledBatch, number: int) -> StackedBatch:
         """The batch for the first seed, and batches of its own for each other one, in the smallest room for all."""
@@ -75,6 +73,16 @@ class Fixed:
         self.module.eval()
         with torch.inference_mode(), torch.autocast(self.subject.device.type, torch.bfloat16, enabled=self.half):
             return self.module(batch.of_seed(0).inputs).logits
+
+
+@lru_cache(64)
+def rooms_of(mix: Mix, dimensions: Dimensions, batch_size: int, seed: int) -> tuple[Room, ...]:
+    """In growing order; the last one is for batches larger than any of the made-up samples could make."""
+    d, film_tokens = dimensions, (dimensions.film // dimensions.patch) ** 2
+    lengths = mix.lengths(d, max(SAMPLES_FOR_ROOMS, 2 * batch_size), seed)
+    most = (d.hours + film_tokens + d.note_tokens,) * batch_size
+    everything = Room((d.hours,) * batch_size, batch_size, (d.note_tokens,) * batch_size, most, film_tokens)
+    return (*make_rooms(lengths, batch_size, film_tokens), everything)
 
 
 def stack_batches(batches: Sequence[LabelledBatch], room: Room, dimensions: Dimensions, number: int) -> StackedBatch:

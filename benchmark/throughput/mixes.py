@@ -90,7 +90,7 @@ class Mix:
         position: int = 0,
         device: torch.device = torch.device("cpu"),
     ) -> LabelledBatch:
-        """Batch `number` of `size` samples; the same whenever seed, number and sizes are.
+        """Batch `number` of `size` samples; on a kind of device the same whenever seed, number and sizes are.
 
         Args:
             position: of the task among the model's heads.
@@ -98,11 +98,12 @@ class Mix:
         rng, d = stream(seed, "mix", self.task.name, number), dimensions
         present, hours, tokens = self.shapes(rng, size, d)
         owners = [np.flatnonzero(column) for column in present.T]
-        pixels = rng.random((len(owners[1]), d.film, d.film), dtype=np.float32)
+        contents = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
+        pixels = torch.rand(len(owners[1]), d.film, d.film, generator=contents, device=device)
         inputs = Batch(
-            ehr=_packed(rng, hours, owners[0], d.series_features, device),
-            cxr=Films(on_device(pixels, device), tuple(owners[1].tolist())) if len(pixels) else None,
-            note=_packed(rng, tokens, owners[2], d.note_features, device),
+            ehr=_packed(contents, hours, owners[0], d.series_features),
+            cxr=Films(pixels, tuple(owners[1].tolist())) if len(pixels) else None,
+            note=_packed(contents, tokens, owners[2], d.note_features),
             present=on_device(present, device),
             task=position,
             sample=torch.arange(number * size, (number + 1) * size, device=device),
@@ -192,10 +193,8 @@ def heads_of(mix: Mix, multitask: bool) -> tuple[Sequence[Head], int]:
     return [each.head for each in every.values()], list(every).index(mix.task.name)
 
 
-def _packed(
-    rng: np.random.Generator, lengths: np.ndarray, rows: np.ndarray, features: int, device: torch.device
-) -> Packed | None:
+def _packed(contents: torch.Generator, lengths: np.ndarray, rows: np.ndarray, features: int) -> Packed | None:
     if not len(rows):
         return None
-    values = rng.standard_normal((int(lengths.sum()), features), dtype=np.float32)
-    return Packed(on_device(values, device), Layout(tuple(lengths.tolist()), tuple(rows.tolist())))
+    values = torch.randn(int(lengths.sum()), features, generator=contents, device=contents.device)
+    return Packed(values, Layout(tuple(lengths.tolist()), tuple(rows.tolist())))

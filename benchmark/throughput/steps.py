@@ -9,7 +9,7 @@ then summed up the same way. The first form is measured a second time as if it w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -107,7 +107,7 @@ class Comparison:
     """All forms of a model on a mix, from alternating rounds.
 
     Attributes:
-        rows: in the order of the request. again: the first row's form, measured once more.
+        rows: in the order of the request. again: the first row's form, timed once more.
         missing: (form, reason) of forms that the model does not have.
     """
 
@@ -182,9 +182,8 @@ def compare(request: Request, subject: Subject) -> Comparison:
         _row(request, subject, key, runner, times, differences[key], runner.fit(batch, 0))
         for key, runner in runners.items()
     ]
-    repeated = {what: {first: each["again"]} for what, each in times.items()}
-    copied = _row(request, subject, first, again, repeated, differences["again"], again.fit(batch, 0))
-    return Comparison(tuple(rows), copied, tuple(missing))
+    repeated = {what: tuple(each["again"]) for what, each in times.items()}
+    return Comparison(tuple(rows), replace(rows[0], difference=differences["again"], **repeated), tuple(missing))
 
 
 def _times(request: Request, subject: Subject, runners: dict, what: str) -> dict:
