@@ -84,7 +84,8 @@ def _run(lstm: nn.LSTM, steps: Tensor, state: State) -> tuple[Tensor, State]:
     top, hidden, cell = torch.lstm(
         steps, state, weights, lstm.bias, lstm.num_layers, 0.0, training, bidirectional, batch_first
     )
-    return top, (hidden, cell)
+    # Where torch takes an LSTM apart, as for its counter of FLOPs, its older versions give the state one axis too many.
+    return top, (hidden.view_as(state[0]), cell.view_as(state[1]))
 
 
 # ------------------------------------------------------------------------------------------------------- blocks

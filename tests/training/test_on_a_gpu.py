@@ -1,7 +1,11 @@
-"""Training of several seeds on a GPU: recorded steps, memory, half precision, a recording that fails, resuming."""
+"""Training on a GPU: recorded steps, half precision, a recording that fails, resuming, memory that runs out, bytes."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +18,8 @@ from stacks import SEEDS, SIZES, make_plan, make_stack
 
 from benchmark.data.dataset import PreparedData
 from benchmark.registry import models
+from benchmark.training import TrainingPlan, train
+from benchmark.training.portions import out_of_memory
 from benchmark.training.recording import Steps
 from benchmark.training.resume import Bookmark
 from benchmark.training.together import train_together
@@ -95,7 +101,7 @@ def test_after_a_recording_that_fails_steps_go_on_and_memory_is_given_back(
 def test_a_training_on_a_gpu_gives_about_what_one_on_the_cpu_gives_and_can_be_taken_up(
     model: str, data: PreparedData, tmp_path: Path
 ) -> None:
-    def train(device: torch.device, epochs: int, where: Path) -> list:
+    def train_seeds(device: torch.device, epochs: int, where: Path) -> list:
         plans = [make_plan(model, seed, "ihm", epochs=epochs) for seed in SEEDS]
         silent = [lambda report: None] * len(plans)
         where.mkdir(exist_ok=True)
@@ -105,9 +111,9 @@ def test_a_training_on_a_gpu_gives_about_what_one_on_the_cpu_gives_and_can_be_ta
 
     for name in ("cpu", "gpu", "gpu-twice"):
         (tmp_path / name).mkdir()
-    ours, theirs = train(GPU, 2, tmp_path / "gpu"), train(CPU, 2, tmp_path / "cpu")
-    train(GPU, 1, tmp_path / "gpu-twice")
-    resumed = train(GPU, 2, tmp_path / "gpu-twice")
+    ours, theirs = train_seeds(GPU, 2, tmp_path / "gpu"), train_seeds(CPU, 2, tmp_path / "cpu")
+    train_seeds(GPU, 1, tmp_path / "gpu-twice")
+    resumed = train_seeds(GPU, 2, tmp_path / "gpu-twice")
     for one, on_cpu, again in zip(ours, theirs, resumed, strict=True):
         assert again.info["resumed_after"] == 1
         # Noise is drawn by the device's generator, so that losses agree roughly.
@@ -115,3 +121,85 @@ def test_a_training_on_a_gpu_gives_about_what_one_on_the_cpu_gives_and_can_be_ta
         pd.testing.assert_frame_equal(
             one.history.drop(columns="seconds"), again.history.drop(columns="seconds"), rtol=1e-2, atol=1e-2
         )
+
+
+@pytest.fixture
+def bounded() -> Iterator[Callable[[float], None]]:
+    """Lets torch hold no more than so many bytes on the GPU; the bound is lifted after the test."""
+
+    def bound(size: float) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(min(1.0, size / torch.cuda.mem_get_info()[1]))
+
+    yield bound
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def wide_plan(model: str, seed: int = 40) -> TrainingPlan:
+    """A training that takes some hundred megabytes."""
+    wide = replace(Dimensions(**SIZES, dropout=0.0), width=64, film=224)
+    return make_plan(model, seed, "ihm", dimensions=wide, batch_size=32, augmentation="none")
+
+
+@pytest.mark.parametrize("model", ["mmf", "flexcare"])
+def test_batches_that_do_not_fit_are_computed_in_parts(
+    model: str, data: PreparedData, bounded: Callable[[float], None]
+) -> None:
+    before = torch.cuda.memory_reserved()
+    whole = train(wide_plan(model), data, GPU)
+    bounded(before + 0.6 * (whole.info["peak_memory"] - before))
+    with pytest.warns(UserWarning, match="out of memory on cuda with a batch of 32 samples; batches are computed in"):
+        parts = train(wide_plan(model), data, GPU)
+    assert parts.info["parts"] > 1
+    np.testing.assert_allclose(whole.history["train_loss"], parts.history["train_loss"], rtol=0.05)
+
+
+def test_seeds_that_do_not_fit_side_by_side_leave_the_memory_as_it_was(
+    data: PreparedData, bounded: Callable[[float], None]
+) -> None:
+    def train_seeds(count: int) -> list:
+        plans = [wide_plan("flexcare", 40 + place) for place in range(count)]
+        return train_together(plans, data, GPU, [lambda report: None] * count, [None] * count)
+
+    before = torch.cuda.memory_reserved()
+    (alone,) = train_seeds(1)
+    bounded(before + 1.5 * (alone.info["peak_memory"] - before))
+    with pytest.raises(RuntimeError) as told:
+        train_seeds(5)
+    assert out_of_memory(told.value)
+    del told
+    (again,) = train_seeds(1)
+    np.testing.assert_allclose(alone.history["train_loss"], again.history["train_loss"], rtol=1e-2)
+
+
+REPEATED = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+sys.path[:0] = {paths}
+import torch
+from stacks import SEEDS, make_plan
+from benchmark.data.dataset import PreparedData
+from benchmark.runs.execute import threads_of
+from benchmark.training.together import train_together
+data, device = PreparedData.open(Path({folder!r})), torch.device("cuda")
+with threads_of(SimpleNamespace(device="cuda", threads=1, deterministic=True)):
+    for _ in range(2):
+        plans = [make_plan({model!r}, seed, "ihm", epochs=2) for seed in SEEDS]
+        for trained in train_together(plans, data, device, [lambda report: None] * 2, [None] * 2):
+            if isinstance(trained, Exception):
+                raise trained
+            for name, frame in trained.predictions.items():
+                print(name, frame.filter(regex=r"^p\\d").to_numpy().tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize("model", COMPARED)
+def test_deterministic_algorithms_give_the_same_bytes(model: str, data: PreparedData) -> None:
+    """In a process of its own: cuBLAS reads its settings once."""
+    tests = Path(__file__).parents[1]
+    code = REPEATED.format(paths=[str(tests.parent), str(tests)], folder=str(data.folder), model=model)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) >= 4 and lines[: len(lines) // 2] == lines[len(lines) // 2 :]
