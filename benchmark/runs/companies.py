@@ -73,9 +73,9 @@ def _together(jobs: Sequence[Job], context: Context, notify: Notify) -> list[Run
         too_large = out_of_memory(fault)
         outcomes = () if too_large else [fault] * len(ready)
     if outcomes or not ready:
-        seconds = time.perf_counter() - clock
+        seconds, seeds = time.perf_counter() - clock, [job.seed for job in ready]
         return results + [
-            conclude(job, context, outcome, started, seconds, bookmark.earlier)
+            conclude(job, context, outcome, started, seconds, bookmark.earlier, seeds)
             for job, outcome, bookmark in zip(ready, outcomes, bookmarks, strict=True)
         ]
     # What follows is done here, where no traceback holds tensors any more.

@@ -117,17 +117,24 @@ def execute_held(
 
 
 def conclude(
-    job: Job, context: Context, outcome: Trained | Exception, started: datetime, seconds: float, earlier: float
+    job: Job,
+    context: Context,
+    outcome: Trained | Exception,
+    started: datetime,
+    seconds: float,
+    earlier: float,
+    side_by_side: Sequence[int] = (),
 ) -> RunResult:
     """Stores what became of a job.
 
     Args:
         outcome: its result, or what went wrong. seconds: they took. earlier: seconds of interrupted calls before.
+        side_by_side: seeds that shared its steps, its own among them, in their order; none: it was trained packed.
     """
     try:
         if isinstance(outcome, Exception):
             raise outcome
-        _store(job, context, outcome, started, seconds + earlier)
+        _store(job, context, outcome, started, seconds + earlier, side_by_side)
         remove_course(context.out, job.id)
     except UserError as fault:
         error, trace, samples = str(fault), None, getattr(fault, "samples", ())
@@ -287,7 +294,9 @@ def read_state(out: Path, run: str) -> Mapping[str, Tensor]:
         raise UserError(f"cannot read {file}: {fault}; delete its folder to have the run repeated") from fault
 
 
-def _store(job: Job, context: Context, trained: Trained, started: datetime, seconds: float) -> None:
+def _store(
+    job: Job, context: Context, trained: Trained, started: datetime, seconds: float, side_by_side: Sequence[int]
+) -> None:
     from safetensors.torch import save_file
 
     key = _key(context)
@@ -298,7 +307,9 @@ def _store(job: Job, context: Context, trained: Trained, started: datetime, seco
             trained.trace.to_parquet(folder / "trace.parquet", index=False)
         state = {name: value.detach().cpu().contiguous().clone() for name, value in trained.state.items()}
         save_file(state, folder / "checkpoint.safetensors", metadata={"run": job.id})
-        record = _record(job, context, "done", started, seconds)
+        # As it was really trained: the context says only which form was asked for.
+        form = {"form": "fixed" if side_by_side else "packed", "side_by_side": side_by_side}
+        record = _record(job, context, "done", started, seconds) | form
         text = json_text({**record, "metrics": trained.metrics, "info": trained.info})
         (folder / "run.json").write_text(text, encoding="utf-8")
 

@@ -63,6 +63,14 @@ def run(tmp_path: Path, **options) -> tuple[dict[str, str], Path]:
     return ended, config.out
 
 
+def forms(out: Path) -> dict[str, tuple[str, list[int]]]:
+    """By model and seed: in which form each run was trained, and which seeds shared its steps."""
+    records = [
+        json.loads((folder / "run.json").read_text()) for folder in finished_runs(out) if folder.suffix != ".failed"
+    ]
+    return {f"{one['model']['name']} {one['job']['seed']}": (one["form"], one["side_by_side"]) for one in records}
+
+
 def test_seeds_of_one_model_and_task_keep_company(tmp_path: Path, sizes: list[int]) -> None:
     ended, out = run(tmp_path, models="mmf,multimodn", seeds="1,2,3")
     assert sizes == [3, 3]
@@ -76,21 +84,25 @@ def test_seeds_of_one_model_and_task_keep_company(tmp_path: Path, sizes: list[in
 def test_a_failing_seed_is_its_own_affair(tmp_path: Path, sizes: list[int]) -> None:
     ended, out = run(tmp_path, models="mmf", seeds="1,13,2")
     assert ended == {"mmf 1": "done", "mmf 13": "failed", "mmf 2": "done"}
+    assert forms(out)["mmf 1"] == ("fixed", [1, 13, 2]), "the failed seed shared its steps"
     (failed,) = runs_folder(out).glob("*.failed")
     assert "the loss exploded in two lines" in json.loads((failed / "run.json").read_text())["error"]
 
 
 def test_models_of_packed_batches_go_alone_and_too_many_seeds_are_divided(tmp_path: Path, sizes: list[int]) -> None:
     with pytest.warns(UserWarning, match="out of memory with 4 seeds side by side; going on with half as many"):
-        ended, _ = run(tmp_path, models="mt,ehr-only", seeds="1,2,3,4")
+        ended, out = run(tmp_path, models="mt,ehr-only", seeds="1,2,3,4")
     assert sizes == [2, 2]
     assert set(ended.values()) == {"done"} and len(ended) == 8
+    halves = {"mt 1": [1, 2], "mt 2": [1, 2], "mt 3": [3, 4], "mt 4": [3, 4]}
+    assert forms(out) == {name: ("fixed", halves[name]) if name in halves else ("packed", []) for name in ended}
 
 
 def test_one_seed_that_does_not_fit_is_trained_packed_and_it_is_said(tmp_path: Path, sizes: list[int]) -> None:
     with pytest.warns(UserWarning, match="one seed in the fixed form; it is trained on packed batches"):
-        ended, _ = run(tmp_path, models="multimodn", seeds="77")
+        ended, out = run(tmp_path, models="multimodn", seeds="77")
     assert (sizes, ended) == ([], {"multimodn 77": "done"})
+    assert forms(out) == {"multimodn 77": ("packed", [])}
 
 
 def test_a_job_that_another_process_has_finished_is_skipped(tmp_path: Path, sizes: list[int]) -> None:
