@@ -19,9 +19,9 @@ seeds: [1, 2]
 """
 
 
-def prepare(folder: Path, size: int = 90) -> Path:
+def prepare(folder: Path, size: int = 90, tasks: tuple[str, ...] = ("ihm", "los", "dia")) -> Path:
     """A prepared data set without notes, as the runner wants it."""
-    data = write_prepared(folder / "data", ("ihm", "los", "dia"), size)
+    data = write_prepared(folder / "data", tasks, size)
     manifest = json.loads((data / "manifest.json").read_text())
     manifest["modalities"] = {"ehr": True, "cxr": True, "note": False}
     (data / "manifest.json").write_text(json.dumps(manifest))

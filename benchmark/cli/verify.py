@@ -18,7 +18,10 @@ def verify_command(
     """Train and test a stored run once more, and compare with what is stored.
 
     Equal code, data and packages on a CPU give equal bytes, whatever ran beside. On a GPU sums are made in another
-    order from call to call, so that the last digits differ. Exit code 0: the same bytes; 1: other ones.
+    order from call to call, so that the last digits differ; runs made with --deterministic are repeated with it, and
+    there equal bytes are to be expected. A run whose seed was trained side by side with others is repeated with the
+    same ones, since how many they are may change the order of sums on a GPU; only RUN is compared. Exit code 0: the
+    same bytes; 1: other ones.
 
     Examples:
 
