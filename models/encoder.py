@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import fused_attention
 from models.contract import MODALITIES, Layout, Packed, Slots
 from models.layers import AttentionScale, EncoderLayer, LayerInit, encoder_layers, full_precision
 from models.layout import index_cache, on_device
@@ -164,6 +165,12 @@ class CombinationEncoder(nn.Module):
 
     def _layer(self, layer: EncoderLayer, tokens: Tensor, plan: ReadingPlan) -> Tensor:
         of_streams, of_readers = layer.qkv(tokens).split([plan.layout.tokens, len(tokens) - plan.layout.tokens])
+        if fused_attention.fits(plan.layout, of_streams, layer.width // layer.heads):
+            mixed, *partial = fused_attention.attend_and_read_within(
+                of_streams, _asked(layer, of_readers, plan), plan.layout, layer.heads, layer.scale, layer.dropping
+            )
+            read = _merge(layer, of_readers, [_by_head(layer, *partial)], plan)
+            return layer.finish(tokens, torch.cat([mixed, read]))
         questions = _questions(layer, of_readers, plan)
         mixed, partials = [], []
         groups, padded = plan.grouping.groups, plan.grouping.pad(of_streams)
@@ -179,6 +186,11 @@ class CombinationEncoder(nn.Module):
         streams, readers = tokens.split([plan.layout.tokens, len(tokens) - plan.layout.tokens])
         of_readers = layer.qkv(readers)
         keys_values = F.linear(streams, layer.qkv.weight[self.width :], layer.qkv.bias[self.width :])
+        if fused_attention.fits(plan.layout, keys_values, layer.width // layer.heads):
+            partial = fused_attention.read_within(
+                keys_values, _asked(layer, of_readers, plan), plan.layout, layer.heads, layer.scale, layer.dropping
+            )
+            return layer.finish(readers, _merge(layer, of_readers, [_by_head(layer, *partial)], plan))
         partials, questions = [], _questions(layer, of_readers, plan)
         groups, padded = plan.grouping.groups, plan.grouping.pad(keys_values)
         for group, question, tokens_of_group in zip(groups, questions, padded, strict=True):
@@ -187,11 +199,22 @@ class CombinationEncoder(nn.Module):
         return layer.finish(readers, _merge(layer, of_readers, partials, plan))
 
 
+def _asked(layer: EncoderLayer, of_readers: Tensor, plan: ReadingPlan) -> Tensor:
+    """(n, Q, D) queries of the readers (B * S, 3D) for each sequence."""
+    asked = of_readers[:, : layer.width].index_select(0, plan.asking).view(-1, plan.per_sequence, layer.width)
+    return full_precision(asked)
+
+
 def _questions(layer: EncoderLayer, of_readers: Tensor, plan: ReadingPlan) -> tuple[Tensor, ...]:
     """Queries of the readers (B * S, 3D) for each group: (n, heads, Q, D/heads), scaled."""
-    asked = of_readers[:, : layer.width].index_select(0, plan.asking).view(-1, plan.per_sequence, layer.width)
-    (heads,) = layer.split_heads(full_precision(asked) * layer.scale, 1)
+    (heads,) = layer.split_heads(_asked(layer, of_readers, plan) * layer.scale, 1)
     return heads.split(plan.sizes)
+
+
+def _by_head(layer: EncoderLayer, answers: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Answers (n, Q, D) and log-sum-exps (n, Q, heads), as `_read_group` gives them."""
+    (mixes,) = layer.split_heads(answers, 1)
+    return sums.transpose(1, 2).unsqueeze(-1), mixes
 
 
 def _read_group(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import fused_attention
 from models.contract import Packed
 from models.noise import dropout
 from models.ragged import first_tokens, grouping, prepend, put, repeat_token, take
@@ -77,6 +78,8 @@ class EncoderLayer(nn.Module):
 
     def self_attention(self, qkv: Packed) -> Tensor:
         """Queries, keys, values (N, 3D) -> mixed values (N, D), before the output projection."""
+        if fused_attention.fits(qkv.layout, qkv.values, self.width // self.heads):
+            return fused_attention.attend_within(qkv.values, qkv.layout, self.heads, self.scale, self.dropping)
         plan = grouping(qkv.layout, qkv.values.device)
         mixed = []
         for group, padded in zip(plan.groups, plan.pad(qkv.values), strict=True):
@@ -101,6 +104,11 @@ class EncoderLayer(nn.Module):
         bias_q, bias_kv = self.qkv.bias.split([self.width, 2 * self.width])
         queries = F.linear(self.enter(seen), weight_q, bias_q)
         keys_values = F.linear(self.enter(packed.values), weight_kv, bias_kv)  # (N, 2D)
+        if fused_attention.fits(packed.layout, keys_values, self.width // self.heads):
+            mixed, _ = fused_attention.read_within(
+                keys_values, full_precision(queries), packed.layout, self.heads, self.scale, self.dropping
+            )
+            return self.finish(seen, mixed.to(keys_values.dtype))
         mixed = []
         for group, asked, padded in zip(plan.groups, plan.split(queries), plan.pad(keys_values), strict=True):
             (q,) = self.split_heads(asked, 1)
@@ -149,6 +157,11 @@ class EncoderLayer(nn.Module):
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., D), with dropout."""
         return self.drop(self.contract(self.drop(self.activation(self.expand(hidden)))))
+
+    @property
+    def dropping(self) -> float:
+        """The rate at which values are dropped now."""
+        return self.dropout if self.training else 0.0
 
     def drop(self, values: Tensor) -> Tensor:
         return dropout(values, self.dropout, self.training)

@@ -113,6 +113,11 @@ def kept(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
     return _now().bits(shape.numel(), device).view(shape) >= threshold(rate)
 
 
+def dice(count: int, device: torch.device) -> Tensor:
+    """(2 * count,) int16, uniform over all values: numbers from which kernels make random numbers of their own."""
+    return _now().bits(2 * count, device)
+
+
 def threshold(rate: float) -> int:
     """The 16-bit numbers below this one are as many as `rate` wants dropped."""
     return round(rate * LEVELS) - LEVELS // 2

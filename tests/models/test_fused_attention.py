@@ -1,0 +1,167 @@
+"""Attention within slots as kernels: on a GPU where there is one, otherwise carried out by Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import fused_attention
+from models.contract import Packed, Slots
+from models.encoder import CombinationEncoder
+from models.fused_attention import attend_and_read_within, attend_within, read_within
+from models.layers import EncoderLayer
+from models.noise import Counting, Drawn, drawn_from
+
+pytest.importorskip("triton", reason="kernels need Triton, which comes with torch for CUDA")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SEEDS, HEADS, WIDTH, QUESTIONS = 2, 2, 32, 3
+LENGTHS = (70, 40, 33, 5)
+USED = ((70, 33, 1, 5), (69, 40, 0, 0))
+"""A full slot, one with a last block of one token, filler of more than a block, slots of nobody."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels() -> Iterator[None]:
+    """Without a GPU the kernels are interpreted; that must be settled before they are defined."""
+    patch = pytest.MonkeyPatch()
+    if DEVICE.type == "cpu":
+        patch.setenv("TRITON_INTERPRET", "1")
+        patch.setattr(fused_attention, "DEVICES", {"cpu"})
+        from models import attention_kernels
+
+        assert type(attention_kernels.forward).__name__ == "InterpretedFunction", "defined before this test"
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch):
+    """Calls a function as if there were no kernels."""
+
+    def call(function, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(fused_attention, "DEVICES", set())
+            return function(*arguments)
+
+    return call
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+def slots(used: Tensor) -> Slots:
+    rows = torch.where(used > 0, torch.arange(len(LENGTHS), device=DEVICE), len(LENGTHS))
+    return Slots(LENGTHS, rows, used, len(LENGTHS))
+
+
+def one_by_one(qkv: Tensor, questions: Tensor, used: tuple[int, ...], scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for one seed, slot by slot and head by head."""
+    mixed, answers = torch.zeros_like(qkv[:, :WIDTH]), torch.zeros_like(questions)
+    sums = torch.zeros(*questions.shape[:2], HEADS, device=DEVICE)
+    start = 0
+    for slot, (length, count) in enumerate(zip(LENGTHS, used, strict=True)):
+        rows = slice(start, start + count)
+        for head in range(HEADS if count else 0):
+            part = slice(head * WIDTH // HEADS, (head + 1) * WIDTH // HEADS)
+            q, k, v = (qkv[rows, which * WIDTH : (which + 1) * WIDTH][:, part] for which in range(3))
+            mixed[rows, part] = (scale * q @ k.T).softmax(-1) @ v
+            scores = scale * questions[slot][:, part] @ k.T
+            answers[slot, :, part] = scores.softmax(-1) @ v
+            sums[slot, :, head] = scores.logsumexp(-1)
+        start += length
+    return mixed, answers, sums
+
+
+def test_values_and_gradients_are_those_of_attention_slot_by_slot() -> None:
+    used = torch.tensor(USED, device=DEVICE)
+    qkv = drawn(SEEDS, sum(LENGTHS), 3 * WIDTH).requires_grad_()
+    questions = drawn(SEEDS, len(LENGTHS), QUESTIONS, WIDTH, seed=1).requires_grad_()
+    together = torch.vmap(lambda *own: attend_and_read_within(own[0], own[1], slots(own[2]), HEADS, 0.3, 0.0))
+    found = together(qkv, questions, used)
+    wanted = [one_by_one(qkv[s], questions[s], USED[s], 0.3) for s in range(SEEDS)]
+    wanted = [torch.stack(parts) for parts in zip(*wanted, strict=True)]
+    weights = [drawn(*part.shape, seed=2) for part in wanted]
+    gradients = []
+    for results in (found, wanted):
+        total = sum((part * weight).sum() for part, weight in zip(results, weights, strict=True))
+        gradients.append(torch.autograd.grad(total, (qkv, questions)))
+    torch.testing.assert_close(list(found), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_drops_its_share_and_gradients_are_those_of_the_same_draw() -> None:
+    used, rate = torch.tensor(USED[0], device=DEVICE), 0.25
+    bits = torch.tensor([3, -7, 11, 13], dtype=torch.int16, device=DEVICE)
+    inputs = [drawn(sum(LENGTHS), 3 * WIDTH), drawn(len(LENGTHS), QUESTIONS, WIDTH, seed=1)]
+    weights: list[Tensor] = []
+
+    def value(qkv: Tensor, questions: Tensor) -> Tensor:
+        with drawn_from(Drawn(bits, torch.zeros(0, device=DEVICE))):
+            mixed, answers, sums = attend_and_read_within(qkv, questions, slots(used), HEADS, 0.3, rate)
+        if not weights:
+            weights.extend(drawn(*part.shape, seed=2) for part in (mixed, answers, sums))
+        return sum((part * weight).sum() for part, weight in zip((mixed, answers, sums), weights, strict=True))
+
+    leaves = [part.clone().requires_grad_() for part in inputs]
+    gradients = torch.autograd.grad(value(*leaves), leaves)
+    for seed in (5, 6):
+        direction = [drawn(*part.shape, seed=seed) for part in inputs]
+        ahead, behind = (
+            value(*(part + step * along for part, along in zip(inputs, direction, strict=True)))
+            for step in (1e-2, -1e-2)
+        )
+        along = sum((part * way).sum() for part, way in zip(gradients, direction, strict=True))
+        torch.testing.assert_close(along, (ahead - behind) / 2e-2, rtol=2e-2, atol=1e-1)
+    ones = torch.cat([inputs[0][:, : 2 * WIDTH], torch.ones(sum(LENGTHS), WIDTH, device=DEVICE)], 1)
+    kept = []
+    for number in range(8):
+        with drawn_from(Drawn(bits + number, torch.zeros(0, device=DEVICE))):
+            kept.append(attend_within(ones, slots(used), HEADS, 0.0, rate)[: USED[0][0]])
+    kept = torch.stack(kept).view(8, USED[0][0], HEADS, -1)[..., 0] * (1 - rate)  # shares of equal probabilities
+    assert kept.mean() == pytest.approx(1 - rate, abs=0.01)
+    assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[:, :, 0], kept[:, :, 1]), "other draws"
+
+
+def test_a_layer_and_the_encoder_compute_what_they_compute_without_kernels(plainly) -> None:
+    torch.manual_seed(0)
+    layer = EncoderLayer(WIDTH, HEADS, 0.0).to(DEVICE)
+    used = torch.tensor(USED[0], device=DEVICE)
+    packed = Packed(drawn(sum(LENGTHS), WIDTH), slots(used))
+    real = torch.cat([torch.arange(length, device=DEVICE) < count for length, count in zip(LENGTHS, used, strict=True)])
+    readers = torch.tensor([[0, 1], [70, 71], [110, 110], [143, 144]], device=DEVICE)
+    for function in (lambda: layer(packed).values[real], lambda: layer.read(packed, readers)):
+        torch.testing.assert_close(function(), plainly(function), rtol=1e-5, atol=1e-5)
+    encoder = CombinationEncoder(WIDTH, 3, HEADS, 0.0).to(DEVICE)
+    present = torch.tensor([[True, False, True]] * len(LENGTHS), device=DEVICE)
+    streams = [packed, None, Packed(drawn(sum(LENGTHS), WIDTH, seed=3), slots(used))]
+    special = drawn(len(LENGTHS), encoder.mask.specials, WIDTH, seed=4)
+
+    def encoded() -> list[Tensor]:
+        encoder.zero_grad()
+        found = encoder(special, streams, present)
+        found.square().sum().backward()
+        return [found.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())]
+
+    torch.testing.assert_close(encoded(), plainly(encoded), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter multiplies no bfloat16")
+def test_in_half_precision_results_differ_by_rounding_alone() -> None:
+    used = torch.tensor(USED[0], device=DEVICE)
+    qkv, questions = drawn(sum(LENGTHS), 3 * WIDTH).bfloat16(), drawn(len(LENGTHS), QUESTIONS, WIDTH, seed=1)
+    half = attend_and_read_within(qkv, questions, slots(used), HEADS, 0.3, 0.0)
+    full = attend_and_read_within(qkv.float(), questions, slots(used), HEADS, 0.3, 0.0)
+    assert half[0].dtype == torch.bfloat16 and half[1].dtype == torch.float32
+    torch.testing.assert_close([part.float() for part in half], list(full), rtol=2e-2, atol=2e-2)
+
+
+def test_as_many_random_numbers_are_drawn_as_are_counted() -> None:
+    used = torch.tensor(USED[0], device=DEVICE)
+    with drawn_from(Counting()) as counter:
+        read_within(drawn(sum(LENGTHS), 2 * WIDTH), drawn(4, 1, WIDTH), slots(used), HEADS, 0.3, 0.1)
+    assert counter.bits_used == 4
