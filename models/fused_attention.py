@@ -41,10 +41,14 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
+def usable(device: torch.device) -> bool:
+    """Whether kernels written in Triton run on the device; it comes with torch for CUDA."""
+    return device.type in DEVICES and _has_triton()
+
+
 def fits(layout: object, values: Tensor, head_width: int) -> bool:
     """Whether attention of tokens `values` (N, any) in this layout can be computed here."""
-    known = isinstance(layout, Slots) and values.device.type in DEVICES and values.dtype in _BLOCK
-    return known and head_width in HEAD_WIDTHS and _has_triton()
+    return isinstance(layout, Slots) and usable(values.device) and values.dtype in _BLOCK and head_width in HEAD_WIDTHS
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def _apply(content: Tensor, questions: Tensor | None, used: Tensor, setting: Set
     found = _Attention.apply(
         content[None], asked, used[None], None if drawn is None else drawn[None], setting
     )  # of one seed
-    mixed, answers, sums = (part[0] for part in found[:3])
+    mixed, answers, sums = (part.squeeze(0) for part in found[:3])
     if questions is None:
         return mixed, answers, sums
     shape = questions.shape[:2]
@@ -258,3 +262,7 @@ def attention_backward(  # type: ignore[no-untyped-def]
         asked, *keys_values, sums, d_out, *d_keys_values, shares, used, plan.starts, by_key, dice, *plan.steps,
         d_content.stride(0), d_content.stride(1), *plan.numbers, **plan.constants, ADD=add,
     )  # fmt: skip
+
+
+FORWARD, BACKWARD = torch.ops.flexcare.attention, torch.ops.flexcare.attention_backward
+"""The passes as torch calls them, for who counts what they do."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import fused_attention
+from models import fused_attention, fused_linear
 from models.contract import Packed
 from models.noise import dropout
 from models.ragged import first_tokens, grouping, prepend, put, repeat_token, take
@@ -61,7 +61,7 @@ class EncoderLayer(nn.Module):
         self.width, self.heads, self.dropout = width, heads, dropout
         self.scale = (width // heads if scale == "head" else width) ** -0.5
         self.reads_few = True
-        self.post_norm, self.activation = norm == "post", F.gelu if activation == "gelu" else F.relu
+        self.post_norm, self.activation = norm == "post", activation
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm1 = nn.Identity() if norm == "none" else nn.LayerNorm(width)
@@ -148,15 +148,23 @@ class EncoderLayer(nn.Module):
 
     def finish(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Output projection, feed-forward, residual sums, norms after `enter`: tokens, mixed values (..., D)."""
-        hidden = tokens + self.drop(self.out(attended))
+        hidden = self.add(tokens, self.out, attended)
         if self.post_norm:
             hidden = self.norm1(hidden)
-            return self.norm2(hidden + self.feed_forward(hidden))
-        return hidden + self.feed_forward(self.norm2(hidden))
+            return self.norm2(self.add(hidden, self.contract, self.hidden_units(hidden)))
+        return self.add(hidden, self.contract, self.hidden_units(self.norm2(hidden)))
 
-    def feed_forward(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., D), with dropout."""
-        return self.drop(self.contract(self.drop(self.activation(self.expand(hidden)))))
+    def hidden_units(self, tokens: Tensor) -> Tensor:
+        """(..., D) -> (..., 4D), with dropout."""
+        if fused_linear.fits(tokens):
+            return fused_linear.linear(self.expand, tokens, self.dropping, self.activation)
+        return self.drop(getattr(F, self.activation)(self.expand(tokens)))
+
+    def add(self, residual: Tensor, linear: nn.Linear, values: Tensor) -> Tensor:
+        """residual (..., D) + dropout(linear(values))."""
+        if fused_linear.fits(values):
+            return fused_linear.linear(linear, values, self.dropping, residual=residual)
+        return residual + self.drop(linear(values))
 
     @property
     def dropping(self) -> float:

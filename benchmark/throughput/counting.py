@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from models import fused_attention
+
 _NO_WORK = {
     f"aten::{name}"
     for name in (
@@ -219,12 +221,28 @@ def _attention_backward(gradient, q, k, v, *_, out_shape=None, **__) -> int:  # 
     return sdpa_backward_flop_count(gradient, q, k, v)
 
 
+def _slot_products(lengths: Sequence[int], width: int, questions: int, seeds: int, products: int) -> int:
+    """Of attention within slots, full ones: so many products of the size of the scores' product."""
+    return products * 2 * seeds * width * sum((questions or length) * length for length in lengths)
+
+
+def _slots(asked, content, out, sums, used, dice, lengths, width, heads, questions, *_, out_shape=None, **__) -> int:  # type: ignore[no-untyped-def]
+    return _slot_products(lengths, width, questions, asked[0], 2)
+
+
+def _slots_backward(asked, *rest, out_shape=None, **_) -> int:  # type: ignore[no-untyped-def]
+    lengths, width, _heads, questions = rest[-6:-2]
+    return _slot_products(lengths, width, questions, asked[0], 7)  # scores and their gradients are computed twice
+
+
 _aten = torch.ops.aten
 _FUSED = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     _aten.mkldnn_rnn_layer: _mkldnn,
     _aten.mkldnn_rnn_layer_backward: lambda *shapes, **rest: 2 * _mkldnn(*shapes, **rest),
+    fused_attention.FORWARD: _slots,
+    fused_attention.BACKWARD: _slots_backward,
     _aten._cudnn_rnn: _cudnn,
     _aten._cudnn_rnn_backward: lambda *shapes, **rest: 2 * _cudnn(*shapes, **rest),
 }

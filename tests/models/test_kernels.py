@@ -1,14 +1,16 @@
-"""Attention within slots as kernels: on a GPU where there is one, otherwise carried out by Triton's interpreter."""
+"""What is written as kernels: on a GPU where there is one, otherwise carried out by Triton's interpreter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from models import fused_attention
+from benchmark.throughput.counting import flops
+from models import fused_attention, fused_linear
 from models.contract import Packed, Slots
 from models.encoder import CombinationEncoder
 from models.fused_attention import attend_and_read_within, attend_within, read_within
@@ -31,9 +33,10 @@ def kernels() -> Iterator[None]:
     if DEVICE.type == "cpu":
         patch.setenv("TRITON_INTERPRET", "1")
         patch.setattr(fused_attention, "DEVICES", {"cpu"})
-        from models import attention_kernels
+        from models import attention_kernels, linear_kernels
 
-        assert type(attention_kernels.forward).__name__ == "InterpretedFunction", "defined before this test"
+        for module in (attention_kernels, linear_kernels):
+            assert type(module.forward).__name__ == "InterpretedFunction", "defined before this test"
     yield
     patch.undo()
 
@@ -165,3 +168,46 @@ def test_as_many_random_numbers_are_drawn_as_are_counted() -> None:
     with drawn_from(Counting()) as counter:
         read_within(drawn(sum(LENGTHS), 2 * WIDTH), drawn(4, 1, WIDTH), slots(used), HEADS, 0.3, 0.1)
     assert counter.bits_used == 4
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_a_linear_layer_with_what_follows_it(
+    activation: fused_linear.Activation, with_residual: bool, rate: float
+) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(8, 20).to(DEVICE) for _ in range(SEEDS)]
+    weight, bias = (torch.stack([getattr(layer, name).detach() for layer in layers]) for name in ("weight", "bias"))
+    values, residual = drawn(SEEDS, 90, 8), drawn(SEEDS, 90, 20, seed=1)
+    bits = torch.tensor([[3, -7], [11, 13]], dtype=torch.int16, device=DEVICE)
+    leaves = [part.clone().requires_grad_() for part in (weight, bias, values, residual)]
+
+    def fused(weight: Tensor, bias: Tensor, values: Tensor, residual: Tensor, bits: Tensor) -> Tensor:
+        layer = SimpleNamespace(weight=weight, bias=bias)
+        with drawn_from(Drawn(bits, torch.zeros(0, device=DEVICE))):
+            return fused_linear.linear(layer, values, rate, activation, residual if with_residual else None)
+
+    kept = torch.ones(SEEDS, 90, 20, device=DEVICE)
+    if rate:
+        blank = [torch.zeros_like(weight), torch.ones_like(bias), values, torch.zeros_like(residual)]
+        kept = (torch.vmap(fused)(*blank, bits) != 0).float()
+        assert kept.mean() == pytest.approx(1 - rate, abs=0.03) and not torch.equal(kept[0], kept[1])
+    found = torch.vmap(fused)(*leaves, bits)
+    hidden = torch.baddbmm(leaves[1][:, None], leaves[2], leaves[0].mT)
+    active = hidden if activation == "none" else getattr(torch.nn.functional, activation)(hidden)
+    wanted = active * kept / (1 - rate) + (leaves[3] if with_residual else 0)
+    weights = drawn(*wanted.shape, seed=2)
+    gradients = [
+        torch.autograd.grad((result * weights).sum(), leaves, materialize_grads=True) for result in (found, wanted)
+    ]
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=2e-5)
+
+
+def test_products_of_full_slots_are_counted() -> None:
+    used = torch.tensor(LENGTHS, device=DEVICE)
+    qkv = drawn(sum(LENGTHS), 3 * WIDTH).requires_grad_()
+    squares = sum(length**2 for length in LENGTHS) * WIDTH
+    assert flops(lambda: attend_within(qkv, slots(used), HEADS, 0.3, 0.0)) == 2 * 2 * squares
+    assert flops(lambda: attend_within(qkv, slots(used), HEADS, 0.3, 0.0).sum().backward()) == (2 + 7) * 2 * squares
