@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -81,9 +82,12 @@ def _run(lstm: nn.LSTM, steps: Tensor, state: State) -> tuple[Tensor, State]:
     where they are one seed's part of a stack."""
     weights = [getattr(lstm, name) for name in lstm._flat_weights_names]
     training, batch_first, bidirectional = lstm.training, False, False
-    top, hidden, cell = torch.lstm(
-        steps, state, weights, lstm.bias, lstm.num_layers, 0.0, training, bidirectional, batch_first
-    )
+    with warnings.catch_warnings():
+        # The weights of a seed in a stack lie apart. cuDNN copies them together, which is little beside the layer.
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+        top, hidden, cell = torch.lstm(
+            steps, state, weights, lstm.bias, lstm.num_layers, 0.0, training, bidirectional, batch_first
+        )
     # Where torch takes an LSTM apart, as for its counter of FLOPs, its older versions give the state one axis too many.
     return top, (hidden.view_as(state[0]), cell.view_as(state[1]))
 

@@ -129,8 +129,9 @@ def _aside(device: torch.device) -> torch.cuda.Stream:
 def _recording(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], stream: torch.cuda.Stream) -> Iterator[None]:
     """Records what is done meanwhile on `stream`, with memory of `pool`.
 
-    Where a recording cannot be ended, torch leaves its stream the current one, and its allocator waiting for the end:
-    no memory that two streams have used would be given back any more. Both are put right here, for steps to go on.
+    Where a recording cannot be ended, torch leaves its stream the current one, its allocator waiting for the end, so
+    that no memory that two streams have used would be given back any more, and the device's generator refusing to draw.
+    All are put right here, for steps to go on.
     """
     before = torch.cuda.current_stream(stream.device)
     try:
@@ -142,4 +143,6 @@ def _recording(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], stream: torch
         with suppress(RuntimeError, AttributeError):  # says that the allocator knows of the end
             torch._C._cuda_endAllocateToPool(stream.device.index, pool)
             torch._C._cuda_releasePool(stream.device.index, pool)
+        generator = torch.cuda.default_generators[stream.device.index]
+        generator.graphsafe_set_state(generator.clone_state())  # the same numbers, no longer part of a recording
         raise

@@ -23,6 +23,7 @@ from benchmark.training.portions import out_of_memory
 from benchmark.training.recording import Steps
 from benchmark.training.resume import Bookmark
 from benchmark.training.together import train_together
+from models import fused_attention
 from models.contract import Dimensions
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -30,6 +31,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 COMPARED = [name for name, entry in models().items() if entry.group == "table3"]
 RATES = (1e-3, 2e-3)
+KERNELS = SIZES | {"width": 32}
+"""Wide enough for the kernels of `models/fused_attention.py`."""
 RESIDENT, FETCHED = None, 0
 """Budgets of stores."""
 
@@ -46,7 +49,7 @@ def test_recorded_steps_are_the_steps_as_they_are(
     model: str, precision: str, dropout: float, data: PreparedData
 ) -> None:
     """Up to the order of sums, which kernels that add with atomic operations leave open."""
-    settings = {"precision": precision, "dimensions": Dimensions(**SIZES, dropout=dropout)}
+    settings = {"precision": precision, "dimensions": Dimensions(**KERNELS, dropout=dropout)}
     stack, source, objective = make_stack(model, "ihm", data, GPU, RESIDENT, **settings)
     other, _, _ = make_stack(model, "ihm", data, GPU, RESIDENT, **settings)
     recorded, plain = Steps(stack, record=True), Steps(other, record=False)
@@ -56,9 +59,26 @@ def test_recorded_steps_are_the_steps_as_they_are(
     assert recorded.record, "the device refused to record"
 
 
+@pytest.mark.parametrize("model", COMPARED)
+def test_steps_with_kernels_are_the_steps_without(
+    model: str, data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"dimensions": Dimensions(**KERNELS, dropout=0.0)}
+    stack, source, objective = make_stack(model, "ihm", data, GPU, RESIDENT, **settings)
+    other, _, _ = make_stack(model, "ihm", data, GPU, RESIDENT, **settings)
+    for batch in islice(source.epoch(1), 4):
+        arguments = batch, objective, torch.tensor(RATES, device=GPU)
+        found = stack.step(*arguments, stack.draw(batch, [batch.step, 1000]))
+        with monkeypatch.context() as patch:
+            patch.setattr(fused_attention, "DEVICES", set())
+            wanted = other.step(*arguments, other.draw(batch, [batch.step, 1000]))
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("budget", [RESIDENT, FETCHED])
 def test_a_step_never_waits(budget: int | None, data: PreparedData) -> None:
-    stack, source, objective = make_stack("flexcare", "ihm", data, GPU, budget)
+    settings = {"dimensions": Dimensions(**KERNELS, dropout=0.1)}
+    stack, source, objective = make_stack("flexcare", "ihm", data, GPU, budget, **settings)
     steps, rates = Steps(stack, record=True), torch.tensor(RATES, device=GPU)
     list(steps(batch, objective, rates, [batch.step, 1000]) for batch in source.epoch(1))
     torch.cuda.set_sync_debug_mode("error")
@@ -178,14 +198,16 @@ from pathlib import Path
 from types import SimpleNamespace
 sys.path[:0] = {paths}
 import torch
-from stacks import SEEDS, make_plan
+from stacks import SEEDS, SIZES, make_plan
+from models.contract import Dimensions
 from benchmark.data.dataset import PreparedData
 from benchmark.runs.execute import threads_of
 from benchmark.training.together import train_together
 data, device = PreparedData.open(Path({folder!r})), torch.device("cuda")
 with threads_of(SimpleNamespace(device="cuda", threads=1, deterministic=True)):
     for _ in range(2):
-        plans = [make_plan({model!r}, seed, "ihm", epochs=2) for seed in SEEDS]
+        sizes = Dimensions(**(SIZES | {{"width": 32}}), dropout=0.1)
+        plans = [make_plan({model!r}, seed, "ihm", epochs=2, dimensions=sizes) for seed in SEEDS]
         for trained in train_together(plans, data, device, [lambda report: None] * 2, [None] * 2):
             if isinstance(trained, Exception):
                 raise trained

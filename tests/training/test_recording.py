@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,13 +105,15 @@ def test_after_a_recording_that_fails_all_is_as_before(data: PreparedData, monke
     told = []
     for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
         monkeypatch.setattr(torch._C, name, lambda device, pool, name=name: told.append((name, device, pool)))
+    generator = SimpleNamespace(clone_state=lambda: "fresh", graphsafe_set_state=told.append)
+    monkeypatch.setattr(torch.cuda, "default_generators", (generator,))
     usual, steps, plain = Stream.current, Recording(stack), Steps(other, record=False)
     batch = next(iter(source.epoch(1)))
     arguments = objective, torch.tensor([1e-3, 2e-3]), [1, 2]
     with pytest.warns(UserWarning, match=r"not recorded, .* error during capture$"):
         torch.testing.assert_close(steps(batch, *arguments), plain(batch, *arguments), rtol=0, atol=0)
     assert Stream.current is usual
-    assert told == [("_cuda_endAllocateToPool", 0, None), ("_cuda_releasePool", 0, None)]
+    assert told == [("_cuda_endAllocateToPool", 0, None), ("_cuda_releasePool", 0, None), "fresh"]
     assert not steps.record
     torch.testing.assert_close(stack.values, other.values, rtol=0, atol=0)
 
