@@ -101,9 +101,9 @@ class Mix:
         contents = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
         pixels = torch.rand(len(owners[1]), d.film, d.film, generator=contents, device=device)
         inputs = Batch(
-            ehr=_packed(contents, hours, owners[0], d.series_features),
+            ehr=_packed(contents, device, hours, owners[0], d.series_features),
             cxr=Films(pixels, tuple(owners[1].tolist())) if len(pixels) else None,
-            note=_packed(contents, tokens, owners[2], d.note_features),
+            note=_packed(contents, device, tokens, owners[2], d.note_features),
             present=on_device(present, device),
             task=position,
             sample=torch.arange(number * size, (number + 1) * size, device=device),
@@ -193,8 +193,10 @@ def heads_of(mix: Mix, multitask: bool) -> tuple[Sequence[Head], int]:
     return [each.head for each in every.values()], list(every).index(mix.task.name)
 
 
-def _packed(contents: torch.Generator, lengths: np.ndarray, rows: np.ndarray, features: int) -> Packed | None:
+def _packed(
+    contents: torch.Generator, device: torch.device, lengths: np.ndarray, rows: np.ndarray, features: int
+) -> Packed | None:
     if not len(rows):
         return None
-    values = torch.randn(int(lengths.sum()), features, generator=contents, device=contents.device)
+    values = torch.randn(int(lengths.sum()), features, generator=contents, device=device)
     return Packed(values, Layout(tuple(lengths.tolist()), tuple(rows.tolist())))
