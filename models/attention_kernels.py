@@ -10,7 +10,8 @@ Two kinds of queries: the tokens themselves (QUERIES 0), or so many questions to
 Legend: S seeds, N room for tokens, H heads, D features of a head. Tensors have rows of H * D features; `stride` is the
 step from row to row and `step` that from seed to seed. `blocks` (blocks, 2) int32: slot and first place of each block.
 `starts` (n + 1,) int32: first token of each slot. `used` (S, n): number of real tokens. `most`: room of the largest
-slot. `queries`: rows of all slots together. `dice` (S, 2) int16: the seed's random number, of which dropout is made.
+slot. `queries`: rows of all slots together. `dice` (S, 4) int16: the seed's random number, of which dropout is made;
+`level` of 65,536 probabilities are dropped.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _dropped(probabilities, number, query, key, most, rate):
-    """Probabilities (M, N) after dropout; what is dropped depends on `number` and on query and key alone."""
-    drawn = tl.rand(number, query[:, None] * most + key[None, :])
-    return tl.where(drawn >= rate, probabilities / (1 - rate), 0.0)
+from models.random_kernels import kept, keys_of
 
 
 @triton.jit
-def _number(dice, seed):
-    return tl.load(dice + 2 * seed).to(tl.int32) * 65536 + (tl.load(dice + 2 * seed + 1).to(tl.int32) & 65535)
+def _dropped(probabilities, first, second, query, key, most, level):
+    """Probabilities (M, N) after dropout; what is dropped depends on the keys and on query and key alone."""
+    keep = kept(first, second, query[:, None] * most + key[None, :], level)
+    return tl.where(keep, probabilities * (65536 / (65536 - level)), 0.0)
+
+
+@triton.jit
+def _keys(dice, seed, head):
+    """Those of a head: another draw for each."""
+    first, second = keys_of(dice, seed)
+    return first, second + head.to(tl.uint32) * 0x9E3779B9
 
 
 @triton.jit
@@ -44,7 +49,7 @@ def _product(a, b, PRECISION: tl.constexpr):
 @triton.jit
 def forward(
     q, k, v, out, sums, used, starts, blocks, dice,
-    q_step, q_stride, k_step, k_stride, slots, queries, most, rate, scale,
+    q_step, q_stride, k_step, k_stride, slots, queries, most, level, scale,
     H: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     QUERIES: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -66,6 +71,8 @@ def forward(
     end = length
     if QUERIES == 0:
         end = tl.where(first < length, length, 0)  # a block of filler alone
+    if DROPOUT:
+        first_key, second_key = _keys(dice, seed, head)
     for begin in range(0, end, N):
         key = begin + tl.arange(0, N)
         real = key < length
@@ -79,8 +86,7 @@ def forward(
         probabilities = tl.exp(scores - larger[:, None])
         total = total * shrink + tl.sum(probabilities, 1)
         if DROPOUT:
-            number = _number(dice, seed) + head
-            probabilities = _dropped(probabilities, number, row, key, most, rate)
+            probabilities = _dropped(probabilities, first_key, second_key, row, key, most, level)
         mixed = mixed * shrink[:, None] + tl.dot(probabilities.to(values.dtype), values, input_precision=PRECISION)
         largest = larger
     full = (total > 0) & there
@@ -96,7 +102,7 @@ def forward(
 @triton.jit
 def backward_queries(
     q, k, v, out, sums, d_out, d_sums, d_q, shares, used, starts, blocks, dice,
-    q_step, q_stride, k_step, k_stride, dq_step, dq_stride, slots, queries, most, rate, scale,
+    q_step, q_stride, k_step, k_stride, dq_step, dq_stride, slots, queries, most, level, scale,
     H: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     QUERIES: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -127,6 +133,8 @@ def backward_queries(
     end = length
     if QUERIES == 0:
         end = tl.where(first < length, length, 0)
+    if DROPOUT:
+        first_key, second_key = _keys(dice, seed, head)
     for begin in range(0, end, N):
         key = begin + tl.arange(0, N)
         real = key < length
@@ -137,8 +145,7 @@ def backward_queries(
         probabilities = tl.where(real[None, :] & real_query[:, None], tl.exp(scores - logs[:, None]), 0.0)
         of_probabilities = _product(incoming, tl.trans(values), PRECISION)
         if DROPOUT:
-            number = _number(dice, seed) + head
-            of_probabilities = _dropped(of_probabilities, number, row, key, most, rate)
+            of_probabilities = _dropped(of_probabilities, first_key, second_key, row, key, most, level)
         of_scores = probabilities * (of_probabilities - share[:, None])
         gradient += tl.dot(of_scores.to(keys.dtype), keys, input_precision=PRECISION)
     place_q = seed * dq_step + row[:, None] * dq_stride + at
@@ -148,7 +155,7 @@ def backward_queries(
 @triton.jit
 def backward_keys(
     q, k, v, sums, d_out, d_k, d_v, shares, used, starts, blocks, dice,
-    q_step, q_stride, k_step, k_stride, dk_step, dk_stride, slots, queries, most, rate, scale,
+    q_step, q_stride, k_step, k_stride, dk_step, dk_stride, slots, queries, most, level, scale,
     H: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     QUERIES: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
@@ -169,6 +176,8 @@ def backward_keys(
         count = QUERIES
     else:
         count = length
+    if DROPOUT:
+        first_key, second_key = _keys(dice, seed, head)
     for begin in range(0, tl.where(first < length, count, 0), M):
         place = begin + tl.arange(0, M)
         asking = place < count
@@ -187,9 +196,8 @@ def backward_keys(
         of_probabilities = _product(incoming, tl.trans(values), PRECISION)
         kept = probabilities
         if DROPOUT:
-            number = _number(dice, seed) + head
-            kept = _dropped(probabilities, number, row, key, most, rate)
-            of_probabilities = _dropped(of_probabilities, number, row, key, most, rate)
+            kept = _dropped(probabilities, first_key, second_key, row, key, most, level)
+            of_probabilities = _dropped(of_probabilities, first_key, second_key, row, key, most, level)
         of_values += tl.dot(tl.trans(kept).to(incoming.dtype), incoming, input_precision=PRECISION)
         of_scores = probabilities * (of_probabilities - share[:, None])
         of_keys += tl.dot(tl.trans(of_scores).to(asked.dtype), asked, input_precision=PRECISION)

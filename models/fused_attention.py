@@ -69,10 +69,9 @@ class Setting:
     mix: bool = True
 
     def arguments(self, drawn: Tensor | None, questions: int) -> tuple:
-        """Of a pass over the tokens (0) or the questions (Q), from all dice (S, 2, 2)."""
+        """Of a pass over the tokens (0) or the questions (Q), from all dice (S, 2, 4)."""
         dice = None if drawn is None else drawn[:, int(questions > 0)].contiguous()
-        rate = round(self.dropout * LEVELS) / LEVELS
-        return dice, list(self.lengths), self.width, self.heads, questions, self.scale, rate
+        return dice, list(self.lengths), self.width, self.heads, questions, self.scale, round(self.dropout * LEVELS)
 
 
 def attend_within(qkv: Tensor, layout: Slots, heads: int, scale: float, dropout: float) -> Tensor:
@@ -100,7 +99,7 @@ def attend_and_read_within(
 
 def _apply(content: Tensor, questions: Tensor | None, used: Tensor, setting: Setting) -> tuple[Tensor, ...]:
     """One seed's; `torch.vmap` makes it all seeds'."""
-    drawn = dice(2, content.device).view(2, 2) if setting.dropout else None
+    drawn = dice(2, content.device).view(2, 4) if setting.dropout else None
     asked = None if questions is None else questions.flatten(0, 1)[None]
     found = _Attention.apply(
         content[None], asked, used[None], None if drawn is None else drawn[None], setting
@@ -113,7 +112,7 @@ def _apply(content: Tensor, questions: Tensor | None, used: Tensor, setting: Set
 
 
 class _Attention(torch.autograd.Function):
-    """Of S seeds: content (S, N, 3W or 2W), questions (S, n * Q, W), used (S, n), dice (S, 2, 2) ->
+    """Of S seeds: content (S, N, 3W or 2W), questions (S, n * Q, W), used (S, n), dice (S, 2, 4) ->
     mixed (S, N, W), answers (S, n * Q, W) in float32, log-sum-exps (S, n * Q, H); empty where not asked for."""
 
     @staticmethod
@@ -202,15 +201,15 @@ def _launch(
     heads: int,
     questions: int,
     scale: float,
-    rate: float,
+    level: int,
 ) -> _Launch:
     keys = _BLOCK[content.dtype]
     rows = _FEW if questions and questions <= _FEW else keys
     starts, by_query = _tables(tuple(lengths), rows, questions, content.device)
     steps = (asked.stride(0), asked.stride(1), content.stride(0), content.stride(1))
-    constants = {"H": heads, "D": width // heads, "M": rows, "N": keys, "QUERIES": questions, "DROPOUT": rate > 0}
+    constants = {"H": heads, "D": width // heads, "M": rows, "N": keys, "QUERIES": questions, "DROPOUT": level > 0}
     constants |= {"PRECISION": "ieee", "num_warps": 4}
-    numbers = (len(lengths), asked.shape[1], max(lengths), rate, scale)
+    numbers = (len(lengths), asked.shape[1], max(lengths), level, scale)
     return _Launch(rows, keys, starts, by_query, steps, numbers, constants)
 
 
@@ -219,19 +218,19 @@ def _keys_values(content: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return content[..., first:], content[..., first + width :]
 
 
-_SAME = "Tensor used, Tensor? dice, int[] lengths, int width, int heads, int questions, float scale, float rate"
+_SAME = "Tensor used, Tensor? dice, int[] lengths, int width, int heads, int questions, float scale, int level"
 
 
 @torch.library.custom_op(
     "flexcare::attention", mutates_args=("out", "sums"),
     schema=f"(Tensor asked, Tensor content, Tensor(a!) out, Tensor(b!) sums, {_SAME}) -> ()",
 )  # fmt: skip
-def attention(asked, content, out, sums, used, dice, lengths, width, heads, questions, scale, rate) -> None:  # type: ignore[no-untyped-def]
+def attention(asked, content, out, sums, used, dice, lengths, width, heads, questions, scale, level) -> None:  # type: ignore[no-untyped-def]
     """Fills `out` (S, rows, W) and `sums` (S, rows, H) for queries in the first W features of `asked` (S, rows, any);
     keys and values are the last 2W features of `content`."""
     from models import attention_kernels as kernels
 
-    plan = _launch(asked, content, lengths, width, heads, questions, scale, rate)
+    plan = _launch(asked, content, lengths, width, heads, questions, scale, level)
     kernels.forward[len(plan.by_query), heads, len(content)](
         asked, *_keys_values(content, width), out, sums, used, plan.starts, plan.by_query,
         used if dice is None else dice, *plan.steps, *plan.numbers, **plan.constants,
@@ -245,12 +244,12 @@ def attention(asked, content, out, sums, used, dice, lengths, width, heads, ques
 )  # fmt: skip
 def attention_backward(  # type: ignore[no-untyped-def]
     asked, content, out, sums, d_out, d_sums, d_asked, d_content, add, used, dice, lengths, width, heads, questions,
-    scale, rate,
+    scale, level,
 ) -> None:  # fmt: skip
     """Fills the queries' part of `d_asked`, and keys' and values' part of `d_content`; adds to the latter if `add`."""
     from models import attention_kernels as kernels
 
-    plan = _launch(asked, content, lengths, width, heads, questions, scale, rate)
+    plan = _launch(asked, content, lengths, width, heads, questions, scale, level)
     _, by_key = _tables(tuple(lengths), plan.keys, 0, content.device)
     keys_values, d_keys_values = _keys_values(content, width), _keys_values(d_content, width)
     dice, shares = used if dice is None else dice, torch.empty_like(sums)

@@ -40,25 +40,24 @@ def linear(
     product = F.linear(values, layer.weight)
     drawn = dice(1, values.device)[None] if rate else None
     rest = None if residual is None else residual[None]
-    rate = round(rate * LEVELS) / LEVELS
-    return _Tail.apply(product[None], layer.bias[None], rest, drawn, activation, rate).squeeze(0)
+    return _Tail.apply(product[None], layer.bias[None], rest, drawn, activation, round(rate * LEVELS)).squeeze(0)
 
 
-_SAME = "Tensor? dice, str activation, float rate"
+_SAME = "Tensor? dice, str activation, int level"
 
 
 @torch.library.custom_op(
     "flexcare::tail", mutates_args=("out",),
     schema=f"(Tensor product, Tensor bias, Tensor? residual, Tensor(a!) out, {_SAME}) -> ()",
 )  # fmt: skip
-def tail(product, bias, residual, out, dice, activation, rate) -> None:  # type: ignore[no-untyped-def]
+def tail(product, bias, residual, out, dice, activation, level) -> None:  # type: ignore[no-untyped-def]
     """Fills `out` (S, N, F)."""
     from models import linear_kernels as kernels
 
     count, features = product[0].numel(), product.shape[-1]
     kernels.forward[(count + _SIZE - 1) // _SIZE, len(product)](
         product, bias, product if residual is None else residual, out, product if dice is None else dice, count,
-        features, rate, ACTIVATION=activation, RESIDUAL=residual is not None, DROPOUT=dice is not None, SIZE=_SIZE,
+        features, level, ACTIVATION=activation, RESIDUAL=residual is not None, DROPOUT=dice is not None, SIZE=_SIZE,
     )  # fmt: skip
 
 
@@ -66,32 +65,32 @@ def tail(product, bias, residual, out, dice, activation, rate) -> None:  # type:
     "flexcare::tail_backward", mutates_args=("d_product",),
     schema=f"(Tensor product, Tensor bias, Tensor d_out, Tensor(a!) d_product, {_SAME}) -> ()",
 )  # fmt: skip
-def tail_backward(product, bias, d_out, d_product, dice, activation, rate) -> None:  # type: ignore[no-untyped-def]
+def tail_backward(product, bias, d_out, d_product, dice, activation, level) -> None:  # type: ignore[no-untyped-def]
     """Fills `d_product` (S, N, F)."""
     from models import linear_kernels as kernels
 
     count, features = product[0].numel(), product.shape[-1]
     kernels.backward[(count + _SIZE - 1) // _SIZE, len(product)](
-        product, bias, d_out, d_product, product if dice is None else dice, count, features, rate,
+        product, bias, d_out, d_product, product if dice is None else dice, count, features, level,
         ACTIVATION=activation, DROPOUT=dice is not None, SIZE=_SIZE,
     )  # fmt: skip
 
 
 class _Tail(torch.autograd.Function):
-    """Of S seeds: product (S, N, F), bias (S, F), residual (S, N, F), dice (S, 2) -> (S, N, F)."""
+    """Of S seeds: product (S, N, F), bias (S, F), residual (S, N, F), dice (S, 4) -> (S, N, F)."""
 
     @staticmethod
     def forward(
-        product: Tensor, bias: Tensor, residual: Tensor | None, drawn: Tensor | None, activation: str, rate: float
+        product: Tensor, bias: Tensor, residual: Tensor | None, drawn: Tensor | None, activation: str, level: int
     ) -> Tensor:
         out = torch.empty_like(product if residual is None else residual, memory_format=torch.contiguous_format)
         rest = None if residual is None else residual.contiguous()
-        tail(product.contiguous(), bias.contiguous(), rest, out, drawn, activation, rate)
+        tail(product.contiguous(), bias.contiguous(), rest, out, drawn, activation, level)
         return out
 
     @staticmethod
     def setup_context(context: Any, inputs: tuple, output: Tensor) -> None:
-        product, bias, residual, drawn, context.activation, context.rate = inputs
+        product, bias, residual, drawn, context.activation, context.level = inputs
         context.residual = None if residual is None else residual.dtype
         # Without an activation the product itself is not needed; its type and shape are.
         context.like = product.dtype
@@ -106,7 +105,7 @@ class _Tail(torch.autograd.Function):
             d_product.copy_(d_out)
         else:
             given = d_product if product is None else product.contiguous()
-            tail_backward(given, bias.contiguous(), d_out, d_product, drawn, context.activation, context.rate)
+            tail_backward(given, bias.contiguous(), d_out, d_product, drawn, context.activation, context.level)
         d_bias = d_product.sum(1, dtype=bias.dtype)
         d_residual = None if context.residual is None else d_out.to(context.residual)
         return d_product, d_bias, d_residual, None, None, None

@@ -1,7 +1,8 @@
 """What follows a linear layer's product, as Triton kernels: bias, activation, dropout, residual sum in one pass.
 
 A program works on SIZE neighbouring numbers of one seed. All inputs are contiguous, (S, rows, features); `bias` is
-(S, features). `count`: numbers of a seed. `dice` (S, 2) int16: the seed's random number, of which dropout is made.
+(S, features). `count`: numbers of a seed. `dice` (S, 4) int16: the seed's random number, of which dropout is made;
+`level` of 65,536 values are dropped.
 """
 
 from __future__ import annotations
@@ -9,16 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _kept(dice, seed, place, rate):
-    number = tl.load(dice + 2 * seed).to(tl.int32) * 65536 + (tl.load(dice + 2 * seed + 1).to(tl.int32) & 65535)
-    return tl.rand(number, place) >= rate
+from models.random_kernels import kept, keys_of
 
 
 @triton.jit
 def forward(
-    product, bias, residual, out, dice, count, features, rate,
+    product, bias, residual, out, dice, count, features, level,
     ACTIVATION: tl.constexpr, RESIDUAL: tl.constexpr, DROPOUT: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """out = residual + dropout(activation(product + bias))"""
@@ -33,7 +30,7 @@ def forward(
     if ACTIVATION == "gelu":
         value = 0.5 * value * (1 + tl.erf(value * 0.7071067811865476))
     if DROPOUT:
-        value = tl.where(_kept(dice, seed, place, rate), value / (1 - rate), 0.0)
+        value = tl.where(kept(*keys_of(dice, seed), place, level), value * (65536 / (65536 - level)), 0.0)
     if RESIDUAL:
         value += tl.load(residual + at, mask=there, other=0.0).to(tl.float32)
     tl.store(out + at, value.to(out.dtype.element_ty), mask=there)
@@ -41,7 +38,7 @@ def forward(
 
 @triton.jit
 def backward(
-    product, bias, d_out, d_product, dice, count, features, rate,
+    product, bias, d_out, d_product, dice, count, features, level,
     ACTIVATION: tl.constexpr, DROPOUT: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the product, for the same draw."""
@@ -51,7 +48,7 @@ def backward(
     at = seed * count + place
     gradient = tl.load(d_out + at, mask=there, other=0.0).to(tl.float32)
     if DROPOUT:
-        gradient = tl.where(_kept(dice, seed, place, rate), gradient / (1 - rate), 0.0)
+        gradient = tl.where(kept(*keys_of(dice, seed), place, level), gradient * (65536 / (65536 - level)), 0.0)
     if ACTIVATION != "none":
         value = tl.load(product + at, mask=there, other=0.0).to(tl.float32)
         value += tl.load(bias + seed * features + place % features, mask=there, other=0.0).to(tl.float32)

@@ -114,8 +114,8 @@ def kept(shape: torch.Size, rate: float, device: torch.device) -> Tensor:
 
 
 def dice(count: int, device: torch.device) -> Tensor:
-    """(2 * count,) int16, uniform over all values: numbers from which kernels make random numbers of their own."""
-    return _now().bits(2 * count, device)
+    """(4 * count,) int16, uniform over all values: numbers of 64 bits of which kernels make random numbers."""
+    return _now().bits(4 * count, device)
 
 
 def threshold(rate: float) -> int:

@@ -165,9 +165,9 @@ def wide_plan(model: str, seed: int = 40) -> TrainingPlan:
 def test_batches_that_do_not_fit_are_computed_in_parts(
     model: str, data: PreparedData, bounded: Callable[[float], None]
 ) -> None:
-    before = torch.cuda.memory_reserved()
+    before = torch.cuda.memory_allocated()
     whole = train(wide_plan(model), data, GPU)
-    bounded(before + 0.6 * (whole.info["peak_memory"] - before))
+    bounded(before + 0.6 * (torch.cuda.max_memory_allocated() - before))
     with pytest.warns(UserWarning, match="out of memory on cuda with a batch of 32 samples; batches are computed in"):
         parts = train(wide_plan(model), data, GPU)
     assert parts.info["parts"] > 1
@@ -183,7 +183,7 @@ def test_seeds_that_do_not_fit_side_by_side_leave_the_memory_as_it_was(
 
     before = torch.cuda.memory_reserved()
     (alone,) = train_seeds(1)
-    bounded(before + 1.5 * (alone.info["peak_memory"] - before))
+    bounded(before + 1.5 * (alone.info["peak_memory"] - before))  # of what is recorded nothing is given back
     with pytest.raises(RuntimeError) as told:
         train_seeds(5)
     assert out_of_memory(told.value)
