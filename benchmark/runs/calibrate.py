@@ -1,12 +1,13 @@
-"""How fast jobs are here, and what memory they take: each kind is trained for two short epochs on a part of the data.
+"""How fast jobs are here, and what memory they take: each kind is trained for a few short epochs on a part of the data.
 
-The second epoch counts; from its time per training step and per predicted sample follows that of the whole job. As many
-kinds are calibrated side by side as jobs will be, so that what they take from one another is in the figures. Other
-programs are not.
+The first epoch does not count; from the time per training step and per predicted sample of the others follows that of
+the whole job. As many kinds are calibrated side by side as jobs will be, so that what they take from one another is in
+the figures. Other programs are not.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     import torch
 
     from benchmark.training import EpochReport, Trained, TrainingPlan
+
+EPOCHS = {"packed": 2, "fixed": 4}
+"""Epochs that are trained, by form. On a GPU a step is recorded when a batch first needs its shape, in whichever epoch
+that is, which is much in one of so few steps: the fastest of several epochs has none of it."""
 
 ORDERS = 5
 """Times that the test samples are predicted by a model whose samples couple."""
@@ -112,7 +117,8 @@ def calibrate(jobs: Sequence[Job], context: Context, samples: Samples, extent: E
     if context.device == "cpu":
         torch.set_num_threads(context.threads)
     plain = [training_plan(replace(one, initial=None, trace=False)) for one in jobs]
-    plans = [replace(plan, epochs=2, label_fraction=1.0) for plan in plain]
+    epochs = EPOCHS[context.form]
+    plans = [replace(plan, epochs=epochs, label_fraction=1.0) for plan in plain]
     while True:
         clock = _Clock()
         try:
@@ -122,7 +128,7 @@ def calibrate(jobs: Sequence[Job], context: Context, samples: Samples, extent: E
             if len(plans) == 1 or not out_of_memory(fault):
                 raise
         plans = plans[: len(plans) // 2]  # as runs do
-    clock.stop(len(job.tasks) * len(trained))
+    clock.stop(len(job.tasks) * len(trained), epochs)
     # Of seeds side by side the last one's first task begins when all have validated the epoch before.
     return _speed(job, trained[-1].history, len(trained), clock, _seen(job, samples, extent), peak_memory(device))
 
@@ -155,15 +161,19 @@ def _seen(job: Job, samples: Samples, extent: Extent) -> dict[str, int]:
 def _speed(
     job: Job, history: pd.DataFrame, together: int, clock: _Clock, seen: Mapping[str, int], memory: int
 ) -> Speed:
-    """From two epochs of `together` seeds with a test at the end."""
-    second = history[history["epoch"] == 2].set_index("task")
-    sample = max(0.0, clock.epoch - second["seconds"].sum()) / (together * seen["val"])
-    steps = {task: max(1, math.ceil(second.loc[task, "samples"] / job.batch_size)) for task in job.tasks}
+    """From the epochs of `together` seeds with a test at the end; of the epochs after the first the fastest counts."""
+    later = history[history["epoch"] > 1]
+    trained = later.groupby("epoch")["seconds"].sum()
+    fastest = later.groupby("task")[["seconds", "samples"]].min()
+    rest = min(clock.epochs[epoch - 1] - seconds for epoch, seconds in trained.items())
+    sample = max(0.0, rest) / (together * seen["val"])
+    steps = {task: max(1, math.ceil(fastest.loc[task, "samples"] / job.batch_size)) for task in job.tasks}
     tests = together * seen["test"] * _orders(job) * sample
+    usual = fastest["seconds"].sum() + max(0.0, rest)
     return Speed(
-        steps={task: float(second.loc[task, "seconds"]) / count for task, count in steps.items()},
+        steps={task: float(fastest.loc[task, "seconds"]) / count for task, count in steps.items()},
         sample=sample,
-        once=max(0.0, clock.whole - 2 * clock.epoch - tests),
+        once=max(0.0, clock.whole - len(clock.epochs) * usual - tests),
         memory=memory,
         together=together,
         timed=sum(steps.values()),
@@ -175,20 +185,25 @@ def _orders(job: Job) -> int:
 
 
 class _Clock:
-    """Times a training from outside: all of it, and the second epoch as the time between the last reports of both."""
+    """Times a training from outside: all of it, and every epoch, which ends with the last report of it.
+
+    Attributes:
+        whole: seconds. epochs: of each epoch; the first one's are counted from the start.
+    """
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self._reports: list[float] = []
-        self.epoch = self.whole = 0.0
+        self.whole, self.epochs = 0.0, []
 
     def notify(self, report: EpochReport) -> None:
         self._reports.append(time.perf_counter())
 
-    def stop(self, reports: int) -> None:
-        """The training is over; an epoch has so many reports."""
+    def stop(self, reports: int, epochs: int) -> None:
+        """The training is over; each of its epochs has so many reports."""
         self.whole = time.perf_counter() - self._began
-        self.epoch = self._reports[2 * reports - 1] - self._reports[reports - 1]
+        ends = [self._began, *(self._reports[epoch * reports - 1] for epoch in range(1, epochs + 1))]
+        self.epochs = [after - before for before, after in itertools.pairwise(ends)]
 
 
 def kind_of(jobs: Sequence[Job], form: str) -> str:

@@ -38,7 +38,7 @@ from models.contract import Dimensions
 ENCODER, NOTE_FEATURES = "made-up", 768
 """Key of the embeddings of made-up notes, and the width of a BERT-base-sized encoder's."""
 
-EXTENT = {"cpu": Extent(steps=2, samples=32), "cuda": Extent(steps=12, samples=64)}
+EXTENT = {"cpu": Extent(steps=2, samples=32), "cuda": Extent(steps=24, samples=64)}
 """What is timed of each kind of job and task; a step of this size takes seconds on a CPU."""
 
 BASIS = (
