@@ -44,6 +44,10 @@ def throughput_command(
             "--end-to-end", help="Also measure a step from the disk, everything done anew, against the same here."
         ),
     ] = False,
+    loop: Annotated[
+        bool,
+        typer.Option("--loop", help="Also measure the training loop: several seeds in a step, batches from stores."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="New folder. Default: results/throughput/<device>-<date>.")
     ] = None,
@@ -61,6 +65,8 @@ def throughput_command(
         bench throughput --models flexcare --tasks ihm --end-to-end --threads 2
 
         bench throughput --models flexcare --tasks los --scaling --batch-size 8
+
+        bench throughput --models all --tasks los --forms fixed,alone --loop --device cuda
 
         bench throughput --protocol quick --rounds 3
     """
@@ -86,6 +92,7 @@ def throughput_command(
         profile=profile,
         scaling=scaling,
         end_to_end=end_to_end,
+        loop=loop,
         out=out,
     )
     done = run(asked, lambda text: typer.echo(text, err=True))

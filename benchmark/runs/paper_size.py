@@ -6,24 +6,16 @@ samples of the same shapes.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from benchmark.config import RunConfig
-from benchmark.data.dataset import embeddings_folder
-from benchmark.data.fingerprint import FORMAT
-from benchmark.data.stores import RaggedWriter
 from benchmark.errors import UserError
 from benchmark.files import remove_abandoned
 from benchmark.manifest import DataInfo
 from benchmark.published import published
-from benchmark.random import stream
 from benchmark.runs.calibrate import Extent, Progress, measured_speeds, stored_speeds
 from benchmark.runs.companies import companies
 from benchmark.runs.folder import unfinished_folder
@@ -32,11 +24,9 @@ from benchmark.runs.launch import context_of, processes_here
 from benchmark.runs.outlook import Outlook, outlook_of
 from benchmark.runs.plan import Encoder, Plan, make_plan
 from benchmark.tasks import TASKS
+from benchmark.throughput.made_up import ENCODER, NOTE_FEATURES, write_made_up
 from benchmark.throughput.mixes import TEST_SHARE, TRAINING_SHARE, VALIDATION_SHARE, Mix, extension_mix, mixes
 from models.contract import Dimensions
-
-ENCODER, NOTE_FEATURES = "made-up", 768
-"""Key of the embeddings of made-up notes, and the width of a BERT-base-sized encoder's."""
 
 EXTENT = {"cpu": Extent(steps=2, samples=32), "cuda": Extent(steps=24, samples=64)}
 """What is timed of each kind of job and task; a step of this size takes seconds on a CPU."""
@@ -121,59 +111,4 @@ def write_samples(folder: Path, jobs: Sequence[Job], extent: Extent) -> None:
     counts = {"train": extent.steps * jobs[0].batch_size, "val": extent.samples, "test": extent.samples}
     tasks = {task for job in jobs for task in job.tasks}
     chosen = {name: mix for name, mix in _mixes().items() if name in tasks}
-    store, entries = _Store(dimensions), {}
-    (folder / "samples").mkdir(parents=True)
-    for name, mix in chosen.items():
-        frame = store.add(mix, counts)
-        frame.to_parquet(folder / "samples" / f"{name}.parquet", index=False)
-        entries[name] = {"classes": list(mix.task.classes or ()), "samples": counts}
-    store.write(folder)
-    manifest = {"format": FORMAT, "name": "made-up samples", "simulated": True, "fingerprint": ENCODER}
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"tasks": entries}), encoding="utf-8")
-
-
-class _Store:
-    """Lengths of the contents of samples, and then the contents: random numbers."""
-
-    def __init__(self, dimensions: Dimensions) -> None:
-        self.dimensions = dimensions
-        self.hours, self.tokens = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self.films = self.samples = 0
-
-    def add(self, mix: Mix, counts: Mapping[str, int]) -> pd.DataFrame:
-        """Samples of a task; of each partition as many as `counts` says."""
-        size, rng = sum(counts.values()), stream(0, "made-up samples", mix.task.name)
-        present, hours, tokens = mix.shapes(rng, size, self.dimensions)
-        y, known = mix.labels(rng, size)
-        frame = pd.DataFrame({"sample": self.samples + np.arange(size)})
-        frame["patient"], frame["tail"] = frame["sample"], -1
-        frame["split"] = np.repeat(list(counts), list(counts.values()))
-        frame["series"] = _rows(present[:, 0], len(self.hours))
-        frame["hours"] = 0
-        frame.loc[present[:, 0], "hours"] = hours
-        frame["film"] = _rows(present[:, 1], self.films)
-        frame["note"] = _rows(present[:, 2], len(self.tokens))
-        labels = np.where(known, y, np.nan).reshape(size, -1).astype(np.float32)
-        frame = pd.concat([frame, pd.DataFrame(labels).add_prefix("y")], axis=1)
-        self.hours, self.tokens = np.append(self.hours, hours), np.append(self.tokens, tokens)
-        self.films, self.samples = self.films + int(present[:, 1].sum()), self.samples + size
-        return frame
-
-    def write(self, folder: Path) -> None:
-        """The stores that the samples' rows are of."""
-        rng, d = stream(0, "made-up contents"), self.dimensions
-        series = (folder / "series", self.hours, d.series_features)
-        notes = (embeddings_folder(folder, ENCODER), self.tokens, d.note_features)
-        for place, lengths, width in (series, notes):
-            writer = RaggedWriter(place, lengths, width)
-            for row, length in enumerate(lengths):
-                writer.write(row, rng.standard_normal((length, width), dtype=np.float32).astype(np.float16))
-            writer.close()
-        np.save(folder / "series" / "tails.npy", np.zeros((0, d.series_features), np.float16))
-        (folder / "films").mkdir()
-        np.save(folder / "films" / "pixels.npy", rng.integers(0, 256, (self.films, 256, 256), dtype=np.uint8))
-
-
-def _rows(owned: np.ndarray, first: int) -> np.ndarray:
-    """Numbers from `first` for those that own something, -1 for the others."""
-    return np.where(owned, first + np.cumsum(owned) - 1, -1)
+    write_made_up(folder, chosen, counts, dimensions)

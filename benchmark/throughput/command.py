@@ -20,15 +20,14 @@ from benchmark.throughput import further_tables, output, plots, tables
 from benchmark.throughput.clock import ROUNDS
 from benchmark.throughput.end_to_end import EndToEnd, measure_end_to_end
 from benchmark.throughput.forms import FORMS, Subject
+from benchmark.throughput.made_up import NOTE_FEATURES
 from benchmark.throughput.mixes import mixes
 from benchmark.throughput.scaling import measure_scaling
 from benchmark.throughput.steps import DTYPES, YARDSTICK, Request, measure
 from benchmark.throughput.trace import write_trace
+from benchmark.throughput.training_loop import Loop, measure_loops
 from benchmark.throughput.whole_grid import table3_sheet, together_sheet
 from models.contract import Dimensions
-
-NOTE_FEATURES = 768
-"""Width of a BERT-base-sized note encoder, whatever the protocol's own is."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Asked:
     profile: Path | None
     scaling: bool
     end_to_end: bool
+    loop: bool
     out: Path | None
 
 
@@ -77,6 +77,7 @@ def run(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Done:
         found = measure(request, notify)
         points = measure_scaling(request, notify) if asked.scaling else []
         whole, reasons = _end_to_end(request, notify) if asked.end_to_end else ([], [])
+        loops, without = _loops(request, asked, notify) if asked.loop else ([], [])
         facts = output.facts_of(request.device, asked.threads, found.peaks)
         facts["sizes"] = dataclasses.asdict(request.dimensions)
         if asked.profile:
@@ -91,14 +92,17 @@ def run(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Done:
     sheets[2:2] = [together_sheet(found), table3_sheet(found, epochs, len(protocol.seeds))]
     if whole:
         sheets.insert(0, further_tables.end_to_end_sheet(whole))
+    if loops:
+        sheets.insert(0, further_tables.loop_sheet(loops))
     if points:
         sheets.append(further_tables.scaling_sheet(points))
         figures["scaling"] = plots.draw_scaling(points, caption)
     sheets = [sheet for sheet in sheets if sheet is not None]
-    remarks = [*_remarks(request, asked), *reasons]
+    remarks = [*_remarks(request, asked), *reasons, *without]
     raw = output.raw_rounds(found)
     raw |= {"scaling": [dataclasses.asdict(each) for each in points]}
     raw |= {"end_to_end": [dataclasses.asdict(each) for each in whole]}
+    raw |= {"loop": [dataclasses.asdict(each) for each in loops]}
     output.write_folder(folder, facts, sheets, figures, raw, remarks)
     return Done(output.markdown(facts, sheets, remarks), folder)
 
@@ -122,6 +126,10 @@ def _end_to_end(request: Request, notify: Callable[[str], None]) -> tuple[list[E
         else:
             found.append(each)
     return found, reasons
+
+
+def _loops(request: Request, asked: Asked, notify: Callable[[str], None]) -> tuple[list[Loop], list[str]]:
+    return measure_loops(request, _protocol(asked.protocol).training.augmentation, notify)
 
 
 def request_of(asked: Asked) -> Request:

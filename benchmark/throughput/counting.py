@@ -142,9 +142,9 @@ def launches(work: Callable[[], object], device: torch.device) -> Launches | Non
     return Launches(kernels, max(0, waits - 1)) if kernels else None
 
 
-def idle_share(work: Callable[[], object], device: torch.device, times: int = 8) -> float | None:
+def idle_share(work: Callable[[], object], device: torch.device, times: int = 8, skipped: float = 0.0) -> float | None:
     """Share of the time of several steps in a row in which a CUDA device does nothing; None without one, or where the
-    profiler may not see it."""
+    profiler may not see it. A share `skipped` of what the device did first does not count."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)
@@ -154,8 +154,8 @@ def idle_share(work: Callable[[], object], device: torch.device, times: int = 8)
         torch.cuda.synchronize(device)
     events = traced.profiler.kineto_results.events()
     on_device = [event for event in events if event.device_type() == torch.autograd.DeviceType.CUDA]
-    spans = [(event.start_ns(), event.start_ns() + event.duration_ns()) for event in on_device]
-    return idle_between(spans) if spans else None
+    spans = sorted((event.start_ns(), event.start_ns() + event.duration_ns()) for event in on_device)
+    return idle_between(spans[int(skipped * len(spans)) :]) if spans else None
 
 
 def idle_between(spans: Iterable[tuple[int, int]]) -> float:

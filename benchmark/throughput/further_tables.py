@@ -11,7 +11,8 @@ from benchmark.reporting.sheets import Sheet
 from benchmark.throughput.clock import Spread
 from benchmark.throughput.end_to_end import EndToEnd
 from benchmark.throughput.scaling import Point, by_work, groups
-from benchmark.throughput.tables import GIGA, milliseconds, spread, times
+from benchmark.throughput.tables import GIGA, NOT_MEASURED, milliseconds, spread, times
+from benchmark.throughput.training_loop import Loop
 
 SCALING = (
     "One quantity changes at a time. Length: every sample owns everything, with so many hours and note tokens. Missing "
@@ -26,6 +27,37 @@ END_TO_END = (
     "packed step. Both in float32. Encoder: the note encoder's part of the step, timed by itself. Left out on the side "
     "of this project: `bench prepare`, which makes the stores once.",
 )
+
+
+LOOP = (
+    "Steps of all seeds, as runs in the fixed form have them: batches from stores of made-up samples, films augmented, "
+    "random numbers drawn. In the loop: time of an epoch by its steps, median over epochs (least to largest). On one "
+    "batch: the same step without new batches. Making: of a batch for all seeds, by itself. Idle: share of an epoch's "
+    "time, after its first quarter, in which the device does nothing.",
+)
+
+
+def loop_sheet(found: Sequence[Loop]) -> Sheet:
+    """One line a model, task and precision."""
+    lines, shown = [], []
+    for each in found:
+        time, idle = milliseconds(each.loop), each.idle
+        names = {"model": each.model, "task": each.task, "dtype": each.dtype, "seeds": each.seeds}
+        rate = each.seeds * each.batch_size * 1e3 / time.median
+        figures = {"ms": time.median, "ms_low": time.low, "ms_high": time.high, "samples_per_second": rate}
+        rest = {"ms_steady": 1e3 * each.steady, "ms_making": 1e3 * each.making, "idle": idle, "recorded": each.recorded}
+        lines.append(names | figures | rest)
+        shown.append(
+            {"model": each.title, "task": task_title(each.task), "dtype": each.dtype, "seeds": str(each.seeds)}
+            | {
+                "in the loop, ms": spread(time),
+                "on one batch, ms": f"{1e3 * each.steady:,.1f}",
+                "making, ms": f"{1e3 * each.making:,.1f}",
+                "samples/s": f"{rate:,.1f}",
+                "idle": NOT_MEASURED if idle is None else f"{idle:.1%}",
+            }
+        )
+    return Sheet("training-loop", "The training loop", pd.DataFrame(lines), pd.DataFrame(shown), LOOP)
 
 
 def scaling_sheet(points: Sequence[Point]) -> Sheet:

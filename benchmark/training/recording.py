@@ -50,6 +50,10 @@ class Steps:
         self._recordings: dict[object, _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle() if record else None
 
+    def __len__(self) -> int:
+        """Shapes whose step is recorded."""
+        return len(self._recordings)
+
     def __call__(self, batch: StackedBatch, objective: Objective, rates: Tensor, streams: Sequence[int]) -> Tensor:
         """One step of all seeds; returns their losses (S,).
 

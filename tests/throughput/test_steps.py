@@ -53,7 +53,7 @@ def test_the_command_measures_and_writes(bench, tmp_path: Path) -> None:
     out, trace = tmp_path / "out", tmp_path / "trace.json"
     words = ["--models", "flexcare,mt,boosted-trees", "--tasks", "ihm,dia", "--against", "dense"]
     words += ["--dtype", "float32,bfloat16", "--rounds", "2", "--batch-size", "6", "--forms", "packed,fixed"]
-    words += ["--seeds-in-parallel", "3"]
+    words += ["--seeds-in-parallel", "3", "--loop"]
     code, text, err = bench(
         *words, "--protocol", str(tmp_path / "tiny.yaml"), "--out", str(out), "--profile", str(trace)
     )
@@ -74,6 +74,11 @@ def test_the_command_measures_and_writes(bench, tmp_path: Path) -> None:
     assert set(ratios["model"]) == {"flexcare", "mt"} and (ratios["train"] > 0).all()
     assert (ratios["train_low"] <= ratios["train"]).all() and (ratios["train"] <= ratios["train_high"]).all()
     assert (ratios["flops"][ratios["form"] == "packed"] > 1).all()
+    loop = pd.read_csv(out / "training-loop.csv")
+    assert loop.groupby("model").size().to_dict() == {"flexcare": 4, "mt": 4} and (loop["seeds"] == 3).all()
+    assert (loop[["ms", "ms_steady", "ms_making"]] > 0).all(axis=None) and (loop["ms_making"] < loop["ms"]).all()
+    assert loop["idle"].isna().all() and (loop["recorded"] == 0).all(), "there is no GPU"
+    assert np.allclose(loop["samples_per_second"], 3 * 6 / loop["ms"] * 1e3)
     exact = steps[steps["dtype"] == "float32"]
     assert (exact["difference"] < 1e-5).all(), "the dense form computes something else"
     # Hours of an epoch from the medians, by hand.
