@@ -11,7 +11,7 @@ Legend: S seeds, N room for tokens, H heads, D features of a head. Tensors have 
 step from row to row and `step` that from seed to seed. `blocks` (blocks, 2) int32: slot and first place of each block.
 `starts` (n + 1,) int32: first token of each slot. `used` (S, n): number of real tokens. `most`: room of the largest
 slot. `queries`: rows of all slots together. `dice` (S, 4) int16: the seed's random number, of which dropout is made;
-`level` of 65,536 probabilities are dropped.
+`level` of 65,536 probabilities are dropped. Tensors without a `stride` are contiguous.
 """
 
 from __future__ import annotations
@@ -89,9 +89,10 @@ def forward(
             probabilities = _dropped(probabilities, first_key, second_key, row, key, most, level)
         mixed = mixed * shrink[:, None] + tl.dot(probabilities.to(values.dtype), values, input_precision=PRECISION)
         largest = larger
-    full = (total > 0) & there
-    if QUERIES == 0:
-        full = full & (place < length)
+    if QUERIES > 0:
+        full = place < tl.where(length > 0, QUERIES, 0)
+    else:
+        full = place < length
     mixed = tl.where(full[:, None], mixed / tl.where(full, total, 1.0)[:, None], 0.0)
     logs = tl.where(full, tl.where(full, largest, 0.0) + tl.log(tl.where(full, total, 1.0)), 0.0)
     place_out = (seed * queries + row)[:, None] * (H * D) + at
@@ -194,11 +195,11 @@ def backward_keys(
         scores = _product(asked, tl.trans(keys), PRECISION) * scale
         probabilities = tl.where(asking[:, None] & real[None, :], tl.exp(scores - logs[:, None]), 0.0)
         of_probabilities = _product(incoming, tl.trans(values), PRECISION)
-        kept = probabilities
+        passed = probabilities
         if DROPOUT:
-            kept = _dropped(probabilities, first_key, second_key, row, key, most, level)
+            passed = _dropped(probabilities, first_key, second_key, row, key, most, level)
             of_probabilities = _dropped(of_probabilities, first_key, second_key, row, key, most, level)
-        of_values += tl.dot(tl.trans(kept).to(incoming.dtype), incoming, input_precision=PRECISION)
+        of_values += tl.dot(tl.trans(passed).to(incoming.dtype), incoming, input_precision=PRECISION)
         of_scores = probabilities * (of_probabilities - share[:, None])
         of_keys += tl.dot(tl.trans(of_scores).to(asked.dtype), asked, input_precision=PRECISION)
     of_keys, mask = of_keys * scale, there[:, None]

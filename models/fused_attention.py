@@ -101,9 +101,7 @@ def _apply(content: Tensor, questions: Tensor | None, used: Tensor, setting: Set
     """One seed's; `torch.vmap` makes it all seeds'."""
     drawn = dice(2, content.device).view(2, 4) if setting.dropout else None
     asked = None if questions is None else questions.flatten(0, 1)[None]
-    found = _Attention.apply(
-        content[None], asked, used[None], None if drawn is None else drawn[None], setting
-    )  # of one seed
+    found = _Attention.apply(content[None], asked, used[None], None if drawn is None else drawn[None], setting)
     mixed, answers, sums = (part.squeeze(0) for part in found[:3])
     if questions is None:
         return mixed, answers, sums
@@ -119,6 +117,7 @@ class _Attention(torch.autograd.Function):
     def forward(
         content: Tensor, questions: Tensor | None, used: Tensor, drawn: Tensor | None, setting: Setting
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        used = used.contiguous()
         seeds, tokens = content.shape[0], content.shape[1] if setting.mix else 0
         count = len(setting.lengths) * setting.questions
         mixed, logs = content.new_empty(seeds, tokens, setting.width), _floats(content, seeds, tokens, setting.heads)
@@ -133,7 +132,7 @@ class _Attention(torch.autograd.Function):
     def setup_context(context: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         content, questions, used, drawn, context.setting = inputs
         context.mark_non_differentiable(output[3])
-        context.save_for_backward(content, questions, used, drawn, *output)
+        context.save_for_backward(content, questions, used.contiguous(), drawn, *output)
 
     @staticmethod
     def backward(context: Any, d_mixed: Tensor, d_answers: Tensor, d_sums: Tensor, _: Tensor) -> tuple:
@@ -150,16 +149,27 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """Several seeds: their axis in front, where the function has one already."""
-
-        def together(value: Any, dim: int | None) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            value = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-            return value.flatten(0, 1)
-
-        found = _Attention.apply(*map(together, arguments, in_dims))
+        found = _Attention.apply(*seeds_in_front(info.batch_size, in_dims, arguments))
         return tuple(part.unflatten(0, (info.batch_size, -1)) for part in found), (0,) * len(found)
+
+
+def require_contiguous(**tensors: Tensor | None) -> None:
+    """Refuses tensors with gaps, which kernels would read wrongly."""
+    for name, tensor in tensors.items():
+        if tensor is not None and not tensor.is_contiguous():
+            raise ValueError(f"{name} {tuple(tensor.shape)} has strides {tensor.stride()}; it must be contiguous")
+
+
+def seeds_in_front(seeds: int, in_dims: Sequence[int | None], arguments: Sequence[Any]) -> list[Any]:
+    """Arguments of several seeds under `torch.vmap` for a function that has an axis of seeds in front already."""
+
+    def together(value: Any, dim: int | None) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.expand(seeds, *value.shape) if dim is None else value.movedim(dim, 0)
+        return value.flatten(0, 1)
+
+    return list(map(together, arguments, in_dims))
 
 
 def _room_for(values: Tensor) -> Tensor:
@@ -188,6 +198,7 @@ class _Launch:
     keys: int
     starts: Tensor
     by_query: Tensor
+    by_key: Tensor
     steps: tuple[int, ...]
     numbers: tuple[float, ...]
     constants: dict[str, Any]
@@ -203,14 +214,18 @@ def _launch(
     scale: float,
     level: int,
 ) -> _Launch:
+    if asked.stride(-1) != 1 or content.stride(-1) != 1:
+        raise ValueError(f"strides {asked.stride()}, {content.stride()}; the features of a row must lie side by side")
     keys = _BLOCK[content.dtype]
     rows = _FEW if questions and questions <= _FEW else keys
     starts, by_query = _tables(tuple(lengths), rows, questions, content.device)
+    # Also where keys come in the backward pass alone: what a recording keeps is collected in the forward pass.
+    _, by_key = _tables(tuple(lengths), keys, 0, content.device)
     steps = (asked.stride(0), asked.stride(1), content.stride(0), content.stride(1))
     constants = {"H": heads, "D": width // heads, "M": rows, "N": keys, "QUERIES": questions, "DROPOUT": level > 0}
     constants |= {"PRECISION": "ieee", "num_warps": 4}
     numbers = (len(lengths), asked.shape[1], max(lengths), level, scale)
-    return _Launch(rows, keys, starts, by_query, steps, numbers, constants)
+    return _Launch(rows, keys, starts, by_query, by_key, steps, numbers, constants)
 
 
 def _keys_values(content: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -230,6 +245,7 @@ def attention(asked, content, out, sums, used, dice, lengths, width, heads, ques
     keys and values are the last 2W features of `content`."""
     from models import attention_kernels as kernels
 
+    require_contiguous(used=used, dice=dice)
     plan = _launch(asked, content, lengths, width, heads, questions, scale, level)
     kernels.forward[len(plan.by_query), heads, len(content)](
         asked, *_keys_values(content, width), out, sums, used, plan.starts, plan.by_query,
@@ -249,16 +265,16 @@ def attention_backward(  # type: ignore[no-untyped-def]
     """Fills the queries' part of `d_asked`, and keys' and values' part of `d_content`; adds to the latter if `add`."""
     from models import attention_kernels as kernels
 
+    require_contiguous(used=used, dice=dice)
     plan = _launch(asked, content, lengths, width, heads, questions, scale, level)
-    _, by_key = _tables(tuple(lengths), plan.keys, 0, content.device)
     keys_values, d_keys_values = _keys_values(content, width), _keys_values(d_content, width)
     dice, shares = used if dice is None else dice, torch.empty_like(sums)
     kernels.backward_queries[len(plan.by_query), heads, len(content)](
         asked, *keys_values, out, sums, d_out, sums if d_sums is None else d_sums, d_asked, shares, used, plan.starts,
         plan.by_query, dice, *plan.steps, d_asked.stride(0), d_asked.stride(1), *plan.numbers, **plan.constants,
     )  # fmt: skip
-    kernels.backward_keys[len(by_key), heads, len(content)](
-        asked, *keys_values, sums, d_out, *d_keys_values, shares, used, plan.starts, by_key, dice, *plan.steps,
+    kernels.backward_keys[len(plan.by_key), heads, len(content)](
+        asked, *keys_values, sums, d_out, *d_keys_values, shares, used, plan.starts, plan.by_key, dice, *plan.steps,
         d_content.stride(0), d_content.stride(1), *plan.numbers, **plan.constants, ADD=add,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fused_attention import usable
+from models.fused_attention import require_contiguous, seeds_in_front, usable
 from models.noise import LEVELS, dice
 
 Activation = Literal["none", "relu", "gelu"]
@@ -24,9 +24,10 @@ _SIZE = 1024
 """Numbers a program works on."""
 
 
-def fits(values: Tensor) -> bool:
-    """Whether the kernels can take these values."""
-    return usable(values.device) and values.dtype in (torch.float32, torch.bfloat16) and values.dim() == 2
+def fits(values: Tensor, features: int) -> bool:
+    """Whether the kernels can take these values (N, any), for a layer of so many features."""
+    known = usable(values.device) and values.dtype in (torch.float32, torch.bfloat16) and values.dim() == 2
+    return known and len(values) * features < 2**31  # places are numbered in 32 bits
 
 
 def linear(
@@ -54,6 +55,7 @@ def tail(product, bias, residual, out, dice, activation, level) -> None:  # type
     """Fills `out` (S, N, F)."""
     from models import linear_kernels as kernels
 
+    require_contiguous(product=product, bias=bias, residual=residual, dice=dice)
     count, features = product[0].numel(), product.shape[-1]
     kernels.forward[(count + _SIZE - 1) // _SIZE, len(product)](
         product, bias, product if residual is None else residual, out, product if dice is None else dice, count,
@@ -69,6 +71,7 @@ def tail_backward(product, bias, d_out, d_product, dice, activation, level) -> N
     """Fills `d_product` (S, N, F)."""
     from models import linear_kernels as kernels
 
+    require_contiguous(product=product, bias=bias, d_out=d_out, dice=dice)
     count, features = product[0].numel(), product.shape[-1]
     kernels.backward[(count + _SIZE - 1) // _SIZE, len(product)](
         product, bias, d_out, d_product, product if dice is None else dice, count, features, level,
@@ -85,7 +88,8 @@ class _Tail(torch.autograd.Function):
     ) -> Tensor:
         out = torch.empty_like(product if residual is None else residual, memory_format=torch.contiguous_format)
         rest = None if residual is None else residual.contiguous()
-        tail(product.contiguous(), bias.contiguous(), rest, out, drawn, activation, level)
+        dice = None if drawn is None else drawn.contiguous()
+        tail(product.contiguous(), bias.contiguous(), rest, out, dice, activation, level)
         return out
 
     @staticmethod
@@ -94,7 +98,8 @@ class _Tail(torch.autograd.Function):
         context.residual = None if residual is None else residual.dtype
         # Without an activation the product itself is not needed; its type and shape are.
         context.like = product.dtype
-        context.save_for_backward(product if context.activation != "none" else None, bias, drawn)
+        dice = None if drawn is None else drawn.contiguous()
+        context.save_for_backward(product if context.activation != "none" else None, bias, dice)
 
     @staticmethod
     def backward(context: Any, d_out: Tensor) -> tuple:
@@ -112,12 +117,5 @@ class _Tail(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
-        """Several seeds: their axis in front, where the function has one already."""
-
-        def together(value: Any, dim: int | None) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            value = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-            return value.flatten(0, 1)
-
-        return _Tail.apply(*map(together, arguments, in_dims)).unflatten(0, (info.batch_size, -1)), 0
+        found = _Tail.apply(*seeds_in_front(info.batch_size, in_dims, arguments))
+        return found.unflatten(0, (info.batch_size, -1)), 0

@@ -98,7 +98,6 @@ class EncoderLayer(nn.Module):
         """
         if not self.reads_few:
             return self(packed).values.index_select(0, readers.flatten()).view(*readers.shape, self.width)
-        plan = grouping(packed.layout, packed.values.device)
         seen = packed.values.index_select(0, readers.flatten()).view(*readers.shape, self.width)  # (n, Q, D)
         weight_q, weight_kv = self.qkv.weight.split([self.width, 2 * self.width])
         bias_q, bias_kv = self.qkv.bias.split([self.width, 2 * self.width])
@@ -109,6 +108,7 @@ class EncoderLayer(nn.Module):
                 keys_values, full_precision(queries), packed.layout, self.heads, self.scale, self.dropping
             )
             return self.finish(seen, mixed.to(keys_values.dtype))
+        plan = grouping(packed.layout, packed.values.device)
         mixed = []
         for group, asked, padded in zip(plan.groups, plan.split(queries), plan.pad(keys_values), strict=True):
             (q,) = self.split_heads(asked, 1)
@@ -156,13 +156,13 @@ class EncoderLayer(nn.Module):
 
     def hidden_units(self, tokens: Tensor) -> Tensor:
         """(..., D) -> (..., 4D), with dropout."""
-        if fused_linear.fits(tokens):
+        if fused_linear.fits(tokens, self.expand.out_features):
             return fused_linear.linear(self.expand, tokens, self.dropping, self.activation)
         return self.drop(getattr(F, self.activation)(self.expand(tokens)))
 
     def add(self, residual: Tensor, linear: nn.Linear, values: Tensor) -> Tensor:
         """residual (..., D) + dropout(linear(values))."""
-        if fused_linear.fits(values):
+        if fused_linear.fits(values, self.width):
             return fused_linear.linear(linear, values, self.dropping, residual=residual)
         return residual + self.drop(linear(values))
 

@@ -1,6 +1,6 @@
 """What follows a linear layer's product, as Triton kernels: bias, activation, dropout, residual sum in one pass.
 
-A program works on SIZE neighbouring numbers of one seed. All inputs are contiguous, (S, rows, features); `bias` is
+A program works on SIZE neighbouring numbers of one seed. All tensors are contiguous, (S, rows, features); `bias` is
 (S, features). `count`: numbers of a seed. `dice` (S, 4) int16: the seed's random number, of which dropout is made;
 `level` of 65,536 values are dropped.
 """
@@ -26,7 +26,7 @@ def forward(
     value = tl.load(product + at, mask=there, other=0.0).to(tl.float32)
     value += tl.load(bias + seed * features + place % features, mask=there, other=0.0).to(tl.float32)
     if ACTIVATION == "relu":
-        value = tl.maximum(value, 0.0)
+        value = tl.where(value < 0, 0.0, value)  # NaN stays NaN, so that it is seen
     if ACTIVATION == "gelu":
         value = 0.5 * value * (1 + tl.erf(value * 0.7071067811865476))
     if DROPOUT:
@@ -53,7 +53,7 @@ def backward(
         value = tl.load(product + at, mask=there, other=0.0).to(tl.float32)
         value += tl.load(bias + seed * features + place % features, mask=there, other=0.0).to(tl.float32)
         if ACTIVATION == "relu":
-            gradient = tl.where(value > 0, gradient, 0.0)
+            gradient = tl.where(value <= 0, 0.0, gradient)
         if ACTIVATION == "gelu":
             below = 0.5 * (1 + tl.erf(value * 0.7071067811865476))
             gradient *= below + value * 0.3989422804014327 * tl.exp(-0.5 * value * value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -79,7 +79,6 @@ class Counting:
 
     bits_used: int = 0
     normal_used: int = 0
-    _zeros: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
     def bits(self, count: int, device: torch.device) -> Tensor:
         self.bits_used += count

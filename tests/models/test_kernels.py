@@ -97,6 +97,37 @@ def test_values_and_gradients_are_those_of_attention_slot_by_slot() -> None:
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-5)
 
 
+def test_seeds_are_computed_as_each_is_alone() -> None:
+    """With dropout, several calls in turn, and slots that are the same for all seeds."""
+    used = torch.tensor(USED[0], device=DEVICE)
+    qkv, questions = drawn(SEEDS, sum(LENGTHS), 3 * WIDTH), drawn(SEEDS, len(LENGTHS), 20, WIDTH, seed=1)
+    bits = torch.randint(-(2**15), 2**15, (SEEDS, 40), dtype=torch.int16, device=DEVICE)
+
+    def twice(qkv: Tensor, questions: Tensor, bits: Tensor) -> list[Tensor]:
+        with drawn_from(Drawn(bits, torch.zeros(0, device=DEVICE))):
+            first = attend_within(qkv, slots(used), HEADS, 0.3, 0.2)
+            return [first, *attend_and_read_within(qkv, questions, slots(used), HEADS, 0.3, 0.2)]
+
+    together = torch.vmap(twice)(qkv, questions, bits)
+    for seed in range(SEEDS):
+        alone = twice(qkv[seed], questions[seed], bits[seed])
+        torch.testing.assert_close([part[seed] for part in together], alone, rtol=1e-6, atol=1e-6)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    used, qkv = torch.tensor(USED[0], device=DEVICE), drawn(sum(LENGTHS), 3 * WIDTH)
+    qkv[3] = torch.nan
+    assert attend_within(qkv, slots(used), HEADS, 0.3, 0.0)[: USED[0][0]].isnan().all()
+    layer = torch.nn.Linear(3 * WIDTH, 8).to(DEVICE)
+    assert fused_linear.linear(layer, qkv, 0.0, "relu")[3].isnan().all()
+
+
+def test_strides_that_kernels_would_read_wrongly_are_refused() -> None:
+    used = torch.tensor(USED[0], device=DEVICE)
+    with pytest.raises(ValueError, match="the features of a row must lie side by side"):
+        attend_within(drawn(3 * WIDTH, sum(LENGTHS)).T, slots(used), HEADS, 0.3, 0.0)
+
+
 def test_dropout_drops_its_share_and_gradients_are_those_of_the_same_draw() -> None:
     used, rate = torch.tensor(USED[0], device=DEVICE), 0.25
     bits = torch.tensor([3, -7, 11, 13, -17, 19, 23, 29], dtype=torch.int16, device=DEVICE)
@@ -180,7 +211,8 @@ def test_a_linear_layer_with_what_follows_it(
     layers = [torch.nn.Linear(8, 20).to(DEVICE) for _ in range(SEEDS)]
     weight, bias = (torch.stack([getattr(layer, name).detach() for layer in layers]) for name in ("weight", "bias"))
     values, residual = drawn(SEEDS, 90, 8), drawn(SEEDS, 90, 20, seed=1)
-    bits = torch.tensor([[3, -7, 11, 13], [-17, 19, 23, 29]], dtype=torch.int16, device=DEVICE)
+    # More than one call takes, so that a seed's numbers do not follow those of the seed before.
+    bits = torch.randint(-(2**15), 2**15, (SEEDS, 12), dtype=torch.int16, device=DEVICE)
     leaves = [part.clone().requires_grad_() for part in (weight, bias, values, residual)]
 
     def fused(weight: Tensor, bias: Tensor, values: Tensor, residual: Tensor, bits: Tensor) -> Tensor:
@@ -193,6 +225,8 @@ def test_a_linear_layer_with_what_follows_it(
         blank = [torch.zeros_like(weight), torch.ones_like(bias), values, torch.zeros_like(residual)]
         kept = (torch.vmap(fused)(*blank, bits) != 0).float()
         assert kept.mean().item() == pytest.approx(1 - rate, abs=0.03) and not torch.equal(kept[0], kept[1])
+        alone = torch.stack([fused(*(part[seed] for part in blank), bits[seed]) for seed in range(SEEDS)])
+        assert torch.equal(alone != 0, kept != 0), "a seed's draw depends on the others"
     found = torch.vmap(fused)(*leaves, bits)
     hidden = torch.baddbmm(leaves[1][:, None], leaves[2], leaves[0].mT)
     active = hidden if activation == "none" else getattr(torch.nn.functional, activation)(hidden)
