@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from prepared_data import write_prepared
+from stacks import SIZES, make_stack
 from torch import Tensor
 
+from benchmark.data.dataset import PreparedData
+from benchmark.registry import models
 from benchmark.throughput.counting import flops
+from benchmark.training.stacked import SeedStack
 from models import fused_attention, fused_linear
-from models.contract import Packed, Slots
+from models.contract import Dimensions, Packed, Slots
 from models.encoder import CombinationEncoder
 from models.fused_attention import attend_and_read_within, attend_within, read_within
 from models.layers import EncoderLayer
@@ -266,3 +272,22 @@ def test_what_is_kept_is_random_in_place_and_number() -> None:
         assert abs(one.mean()) < 5 * (0.1875 / len(one)) ** 0.5
     for one, other in pairs:
         assert abs((one * other).mean()) < 5 * 0.1875 / len(other) ** 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "options"), [("mt", {"fusion_start": 1}), ("flexcare-st", {})])
+def test_a_seed_of_a_stack_has_the_loss_that_it_has_alone(model: str, options: dict[str, int], tmp_path: Path) -> None:
+    """With dropout; in MT some slots are the same for all seeds."""
+    data = PreparedData.open(write_prepared(tmp_path / "data", ("ihm",)))
+    settings = {"dimensions": Dimensions(**(SIZES | {"width": 32}), dropout=0.2), "batch_size": 2}
+    settings |= {"config": models()[model].config(**options), "tasks": ("ihm",)}
+    stack, source, objective = make_stack(model, "ihm", data, DEVICE, **settings)
+    batch = next(source.epoch(1))
+    noise = stack.draw(batch, [1, 1000])
+    together = stack.losses(batch, objective, noise).detach()
+    for seed in range(stack.seeds):
+        own = slice(seed, seed + 1)
+        single = SeedStack([stack.member(seed)])
+        content = batch.with_tensors({name: value[own] for name, value in batch.tensors.items()})
+        alone = single.losses(content, objective, tuple(part[own] for part in noise)).detach()
+        torch.testing.assert_close(alone, together[own], rtol=1e-5, atol=1e-6)
