@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.data.batches import BatchSource
 from benchmark.data.dataset import PreparedData, TaskData
@@ -122,7 +122,7 @@ def tested(
         info["pretrained"] = {"loaded": list(learned.pretrained.loaded), "new": list(learned.pretrained.new)}
     if not models()[plan.model].fits:
         owned = [name for m, name in enumerate(MODALITIES) if any(s.present[:, m].any() for s in tests.values())]
-        info["flops"] = sample_flops(model, plan.dimensions, owned, schedule.couples_samples)
+        info["flops"] = _flops(plan, model, tasks, owned, schedule.couples_samples)
     return Trained(metrics, frames, history, state, info, learned.trace.frame() if learned.trace else None)
 
 
@@ -169,3 +169,18 @@ def _spread(
         }
         for name in first
     }
+
+
+_counted: dict[str, dict[str, float]] = {}
+
+
+def _flops(
+    plan: TrainingPlan, model: nn.Module, tasks: Mapping[str, TaskData], owned: Sequence[str], couples_samples: bool
+) -> dict[str, float]:
+    """`sample_flops`, counted once in a process for all seeds: they depend on no parameter's value."""
+    classes = {name: len(task.classes) for name, task in tasks.items()}
+    shapes = [tuple(parameter.shape) for parameter in model.parameters()]
+    key = repr((type(model), shapes, plan.config, plan.dimensions, classes, owned, couples_samples))
+    if key not in _counted:
+        _counted[key] = sample_flops(model, plan.dimensions, owned, couples_samples)
+    return dict(_counted[key])
