@@ -1,8 +1,8 @@
 """Random numbers of kernels: which values dropout keeps, computed from the value's place in forward and backward pass.
 
 A number of 64 bits for a call and the place of a value are mixed by shifts and multiplications, in the manner of
-MurmurHash's last step with the constants that C. Wellons found to leave little bias. Triton's own generator (Philox) was
-half of the instructions in the loops of the attention kernels in bfloat16.
+MurmurHash's last step with the constants that C. Wellons found to leave little bias. Triton's own generator (Philox)
+was half of the instructions in the loops of the attention kernels in bfloat16.
 """
 
 from __future__ import annotations
