@@ -56,7 +56,10 @@ def samplewise(stage: Callable[..., T], present: Tensor, *inputs: Any) -> T:
 
 
 def _run_twice(stage: Callable[..., T], present: Tensor, inputs: Sequence[Any]) -> T:
-    """Keeps the results alone; `checkpoint` is shown a tensor for it to know whose random state to keep."""
+    """Keeps the results alone; `checkpoint` is shown a tensor for it to know whose random state to keep. Once, where
+    no gradients are wanted."""
+    if not torch.is_grad_enabled():
+        return stage(*inputs)
     return checkpoint(lambda _: stage(*inputs), present, use_reentrant=False)
 
 

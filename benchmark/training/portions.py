@@ -67,8 +67,7 @@ class Portions:
                 self._cut(batch.inputs.size, batch.inputs.device)
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
-            if batch.inputs.device.type == "cuda":  # here, where no traceback holds tensors any more
-                torch.cuda.empty_cache()
+            free_unused(batch.inputs.device)  # here, where no traceback holds tensors any more
 
     def _sum(
         self,
@@ -99,16 +98,36 @@ class Portions:
             return model(batch.inputs)
 
     def _cut(self, size: int, device: torch.device) -> None:
-        where = f"out of memory on {device.type} with a batch of {size} samples"
         if self.divisible == "no":
             raise UserError(
-                f"{where}; this model does not say how a batch of it is computed in parts (`divisible` of its entry): "
-                "lower training.batch_size or the dimensions of the protocol"
+                f"{_where(size, device)}; this model does not say how a batch of it is computed in parts (`divisible` "
+                "of its entry): lower training.batch_size or the dimensions of the protocol"
             )
-        if self.parts >= size:
-            raise UserError(f"{where}, one sample at a time; lower the dimensions of the protocol, or use the CPU")
-        self.parts = min(2 * self.parts, size)
-        warnings.warn(f"{where}; batches are computed in {self.parts} parts, with the same step", stacklevel=2)
+        self.parts = more_parts(self.parts, size, device, "with the same step")
+
+
+def more_parts(parts: int, size: int, device: torch.device, promise: str) -> int:
+    """Twice as many parts of a batch of `size` samples, for which memory did not suffice in `parts`; says so.
+
+    Raises:
+        UserError: they are single samples already.
+    """
+    where = _where(size, device)
+    if parts >= size:
+        raise UserError(f"{where}, one sample at a time; lower the dimensions of the protocol, or use the CPU")
+    parts = min(2 * parts, size)
+    warnings.warn(f"{where}; batches are computed in {parts} parts, {promise}", stacklevel=3)
+    return parts
+
+
+def _where(size: int, device: torch.device) -> str:
+    return f"out of memory on {device.type} with a batch of {size} samples"
+
+
+def free_unused(device: torch.device) -> None:
+    """Gives back what a failed attempt leaves in the allocator of a GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def out_of_memory(fault: Exception) -> bool:

@@ -13,7 +13,9 @@ from benchmark.data.batches import BatchSource, Labels
 from benchmark.evaluation.metrics import compute
 from benchmark.random import stream
 from benchmark.training.losses import prediction_loss
+from benchmark.training.portions import free_unused, more_parts, out_of_memory
 from models.contract import Output
+from models.parts import in_parts, spans_of
 
 EVALUATION_BATCH = 256
 """Samples an evaluation batch; without influence on the predictions of models whose samples do not couple."""
@@ -42,24 +44,46 @@ def predict(
     pseudo-random permutation of the partition is cut into chunks of exactly `batch_size`, the last one filled from
     the start, and the fillers' predictions are dropped. A partition smaller than `batch_size` is one chunk, unfilled:
     no sample is its own batch mate.
+
+    A batch that does not fit into memory is computed in parts; where samples meet, as `models/parts.py` does it.
+
+    Raises:
+        UserError: memory does not suffice for parts of one sample.
     """
     model.eval()
     chunks = _coupled_chunks(len(source), batch_size, permutation) if couples_samples else _plain_chunks(len(source))
-    parts: list[Tensor] = []
+    parts, pieces = 1, []
     scalars: dict[str, list[Tensor]] = defaultdict(list)
     with torch.inference_mode():
         for chosen, fresh in chunks:
-            output = model(source.batch(chosen).inputs)
-            parts.append(output.logits[:fresh].float())
-            for name, value in output.diagnostics.items():
+            outputs, parts = _outputs(model, source, chosen, couples_samples, parts)
+            pieces.append(torch.cat([output.logits for output in outputs])[:fresh].float())
+            for name, value in ((n, v) for output in outputs for n, v in output.diagnostics.items()):
                 if not value.dim():
                     scalars[name].append(value)
         # Read once: a GPU goes on while the next batches are brought.
-        found = torch.cat(parts).cpu().numpy()
+        found = torch.cat(pieces).cpu().numpy()
         diagnostics = {name: float(np.mean(torch.stack(values).tolist())) for name, values in scalars.items()}
     logits = np.empty_like(found)
     logits[np.concatenate([chosen[:fresh] for chosen, fresh in chunks])] = found
     return predictions_of(source.task.task.kind, logits, diagnostics)
+
+
+def _outputs(
+    model: nn.Module, source: BatchSource, chosen: np.ndarray, couples_samples: bool, parts: int
+) -> tuple[list[Output], int]:
+    """Outputs of a batch in at least so many parts, and in how many they are."""
+    while True:
+        try:
+            if couples_samples:
+                with in_parts(parts):
+                    return [model(source.batch(chosen).inputs)], parts
+            return [model(source.batch(chosen[a:b]).inputs) for a, b in spans_of(len(chosen), parts)], parts
+        except (RuntimeError, MemoryError) as fault:
+            if not out_of_memory(fault):
+                raise
+            parts = more_parts(parts, len(chosen), source.device, "with the same predictions")
+        free_unused(source.device)
 
 
 def predictions_of(kind: str, logits: np.ndarray, diagnostics: dict[str, float] | None = None) -> Predictions:

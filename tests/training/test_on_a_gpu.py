@@ -156,8 +156,8 @@ def bounded() -> Iterator[Callable[[float], None]]:
 
 
 def wide_plan(model: str, seed: int = 40) -> TrainingPlan:
-    """A training that takes some hundred megabytes."""
-    wide = replace(Dimensions(**SIZES, dropout=0.0), width=64, film=224)
+    """A training whose steps take some hundred megabytes, several times what batches and libraries take."""
+    wide = replace(Dimensions(**SIZES, dropout=0.0), width=128, layers=8, film=224, patch=8)
     return make_plan(model, seed, "ihm", dimensions=wide, batch_size=32, augmentation="none")
 
 

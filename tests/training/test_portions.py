@@ -18,7 +18,9 @@ from benchmark.registry import models
 from benchmark.training import TrainingPlan, train
 from benchmark.training.faults import Diverged
 from benchmark.training.portions import Portions, cut, out_of_memory
-from models.contract import MODALITIES, Dimensions, Head, ModelEntry
+from benchmark.training.predict import predict
+from models import parts
+from models.contract import MODALITIES, Batch, Dimensions, Head, ModelEntry
 from models.layers import Dropout
 
 pytestmark = pytest.mark.reliability
@@ -125,6 +127,23 @@ def test_out_of_memory_cuts_batches_and_says_so(model: str, folder: Path, small_
     with pytest.warns(UserWarning, match=r"batch of 16 samples; batches are computed in 4 parts"):
         trained = train(plan(model), PreparedData.open(folder), CPU)
     assert trained.info["parts"] == 4
+
+
+@pytest.mark.parametrize("entry", DIVISIBLE, ids=lambda entry: entry.name)
+def test_predictions_that_do_not_fit_are_made_in_parts(entry: ModelEntry, source: BatchSource) -> None:
+    def limited(model: nn.Module, arguments: tuple[Batch]) -> None:
+        if arguments[0].size / parts._parts.get() > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    model = build(entry)
+    expected = predict(model, source, entry.couples_samples, 16)
+    model.register_forward_pre_hook(limited)
+    with pytest.warns(UserWarning, match=r"parts, with the same predictions"):
+        found = predict(model, source, entry.couples_samples, 16)
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    model.register_forward_pre_hook(lambda *_: limited(model, (source.batch(np.arange(16)).inputs,)))
+    with pytest.raises(UserError, match="one sample at a time; lower the dimensions"), pytest.warns(UserWarning):
+        predict(model, source, False, 16)
 
 
 @pytest.mark.parametrize(
