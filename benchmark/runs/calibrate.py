@@ -7,7 +7,6 @@ the figures. Other programs are not.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 
     from benchmark.training import EpochReport, Trained, TrainingPlan
 
-EPOCHS = {"packed": 2, "fixed": 4}
+EPOCHS = {"packed": 2, "fixed": 3}
 """Epochs that are trained, by form. On a GPU a step is recorded when a batch first needs its shape, in whichever epoch
-that is, which is much in one of so few steps: the fastest of several epochs has none of it."""
+that is; the recording's time is known, but what else it makes slower is left out with the slower epoch."""
 
 ORDERS = 5
 """Times that the test samples are predicted by a model whose samples couple."""
@@ -120,21 +119,25 @@ def calibrate(jobs: Sequence[Job], context: Context, samples: Samples, extent: E
     epochs = EPOCHS[context.form]
     plans = [replace(plan, epochs=epochs, label_fraction=1.0) for plan in plain]
     while True:
-        clock = _Clock()
+        reports: list[EpochReport] = []
+        started = time.perf_counter()
         try:
-            trained = _train(plans, data, device, clock, context.form)
+            trained = _train(plans, data, device, reports.append, context.form)
             break
         except Exception as fault:
             if len(plans) == 1 or not out_of_memory(fault):
                 raise
         plans = plans[: len(plans) // 2]  # as runs do
-    clock.stop(len(job.tasks) * len(trained), epochs)
-    # Of seeds side by side the last one's first task begins when all have validated the epoch before.
-    return _speed(job, trained[-1].history, len(trained), clock, _seen(job, samples, extent), peak_memory(device))
+    whole, seen = time.perf_counter() - started, _seen(job, samples, extent)
+    return _speed(job, trained[0].history, reports, len(trained), whole, seen, peak_memory(device))
 
 
 def _train(
-    plans: Sequence[TrainingPlan], data: PreparedData, device: torch.device, clock: _Clock, form: str
+    plans: Sequence[TrainingPlan],
+    data: PreparedData,
+    device: torch.device,
+    notify: Callable[[EpochReport], None],
+    form: str,
 ) -> list[Trained]:
     """All plans side by side, or the first one where they cannot be."""
     from benchmark.training import train
@@ -142,7 +145,7 @@ def _train(
 
     if form == "fixed":
         try:
-            outcomes = train_together(plans, data, device, [clock.notify] * len(plans), [None] * len(plans))
+            outcomes = train_together(plans, data, device, [notify] * len(plans), [None] * len(plans))
         except NotTogether:
             pass
         else:
@@ -150,7 +153,7 @@ def _train(
                 if isinstance(outcome, Exception):
                     raise outcome
             return outcomes
-    return [train(plans[0], data, device, clock.notify)]
+    return [train(plans[0], data, device, notify)]
 
 
 def _seen(job: Job, samples: Samples, extent: Extent) -> dict[str, int]:
@@ -159,21 +162,31 @@ def _seen(job: Job, samples: Samples, extent: Extent) -> dict[str, int]:
 
 
 def _speed(
-    job: Job, history: pd.DataFrame, together: int, clock: _Clock, seen: Mapping[str, int], memory: int
+    job: Job,
+    history: pd.DataFrame,
+    reports: Sequence[EpochReport],
+    together: int,
+    whole: float,
+    seen: Mapping[str, int],
+    memory: int,
 ) -> Speed:
-    """From the epochs of `together` seeds with a test at the end; of the epochs after the first the fastest counts."""
+    """From the epochs of `together` seeds with a test at the end; of the epochs after the first the fastest counts.
+
+    Args:
+        history: of one of the seeds; their steps are the same. reports: of all. whole: seconds of all.
+    """
     later = history[history["epoch"] > 1]
-    trained = later.groupby("epoch")["seconds"].sum()
     fastest = later.groupby("task")[["seconds", "samples"]].min()
-    rest = min(clock.epochs[epoch - 1] - seconds for epoch, seconds in trained.items())
-    sample = max(0.0, rest) / (together * seen["val"])
+    epochs = sorted(set(history["epoch"]))
+    validating = min(sum(one.validating for one in reports if one.epoch == epoch) for epoch in epochs[1:])
+    sample = validating / (together * seen["val"])
     steps = {task: max(1, math.ceil(fastest.loc[task, "samples"] / job.batch_size)) for task in job.tasks}
     tests = together * seen["test"] * _orders(job) * sample
-    usual = fastest["seconds"].sum() + max(0.0, rest)
+    usual = fastest["seconds"].sum() + validating
     return Speed(
         steps={task: float(fastest.loc[task, "seconds"]) / count for task, count in steps.items()},
         sample=sample,
-        once=max(0.0, clock.whole - len(clock.epochs) * usual - tests),
+        once=float(max(0.0, whole - len(epochs) * usual - tests)),
         memory=memory,
         together=together,
         timed=sum(steps.values()),
@@ -182,28 +195,6 @@ def _speed(
 
 def _orders(job: Job) -> int:
     return ORDERS if registry.get(job.model).couples_samples else 1
-
-
-class _Clock:
-    """Times a training from outside: all of it, and every epoch, which ends with the last report of it.
-
-    Attributes:
-        whole: seconds. epochs: of each epoch; the first one's are counted from the start.
-    """
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._reports: list[float] = []
-        self.whole, self.epochs = 0.0, []
-
-    def notify(self, report: EpochReport) -> None:
-        self._reports.append(time.perf_counter())
-
-    def stop(self, reports: int, epochs: int) -> None:
-        """The training is over; each of its epochs has so many reports."""
-        self.whole = time.perf_counter() - self._began
-        ends = [self._began, *(self._reports[epoch * reports - 1] for epoch in range(1, epochs + 1))]
-        self.epochs = [after - before for before, after in itertools.pairwise(ends)]
 
 
 def kind_of(jobs: Sequence[Job], form: str) -> str:

@@ -28,7 +28,7 @@ from benchmark.throughput.made_up import ENCODER, NOTE_FEATURES, write_made_up
 from benchmark.throughput.mixes import TEST_SHARE, TRAINING_SHARE, VALIDATION_SHARE, Mix, extension_mix, mixes
 from models.contract import Dimensions
 
-EXTENT = {"cpu": Extent(steps=2, samples=32), "cuda": Extent(steps=24, samples=64)}
+EXTENT = {"cpu": Extent(steps=2, samples=32), "cuda": Extent(steps=12, samples=256)}
 """What is timed of each kind of job and task; a step of this size takes seconds on a CPU."""
 
 BASIS = (

@@ -63,12 +63,16 @@ class _Store:
     def write(self, folder: Path) -> None:
         """The stores that the samples' rows are of."""
         rng, d = stream(0, "made-up contents"), self.dimensions
+        longest = max(d.hours * d.series_features, d.note_tokens * d.note_features)
+        numbers = rng.standard_normal(4 * longest, dtype=np.float32).astype(np.float16)
         series = (folder / "series", self.hours, d.series_features)
         notes = (embeddings_folder(folder, ENCODER), self.tokens, d.note_features)
         for place, lengths, width in (series, notes):
             writer = RaggedWriter(place, lengths, width)
-            for row, length in enumerate(lengths):
-                writer.write(row, rng.standard_normal((length, width), dtype=np.float32).astype(np.float16))
+            # Pieces of one long row of random numbers: to draw all of them would take longer than to train on them.
+            last = len(numbers) - int(lengths.max(initial=0)) * width
+            for row, (start, length) in enumerate(zip(rng.integers(0, last + 1, len(lengths)), lengths, strict=True)):
+                writer.write(row, numbers[start : start + length * width].reshape(length, width))
             writer.close()
         np.save(folder / "series" / "tails.npy", np.zeros((0, d.series_features), np.float16))
         (folder / "films").mkdir()

@@ -60,7 +60,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One task's part of one epoch, for whoever watches; `metrics` are those on validation that select epochs."""
+    """One task's part of one epoch, for whoever watches.
+
+    Attributes:
+        seconds: of the training steps. metrics: those on validation that select epochs. validating: seconds.
+    """
 
     epoch: int
     epochs: int
@@ -69,6 +73,7 @@ class EpochReport:
     val_loss: float
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    validating: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,14 @@ class Segment:
     rate: float
 
 
+@dataclass(frozen=True)
+class Passed:
+    """What came of a segment: mean loss of its steps, and the seconds that they took."""
+
+    loss: float
+    seconds: float
+
+
 def fit(
     model: nn.Module,
     training: Mapping[str, BatchSource],
@@ -119,13 +132,15 @@ def fit(
     optimizer = make_optimizer(model, schedule.learning_rate)
     course = begin(model, optimizer, training, schedule, trace)
     work = segments(course, training, validation, schedule, notify, bookmark)
-    loss = None
+    passed = None
     while True:
         try:
-            due = work.send(loss)
+            due = work.send(passed)
         except StopIteration as end:
             return end.value
+        started = time.perf_counter()
         loss = _train_segment(course, training[due.task], schedule, due)
+        passed = Passed(loss, time.perf_counter() - started)
 
 
 def begin(
@@ -143,8 +158,8 @@ def segments(
     schedule: Schedule,
     notify: Callable[[EpochReport], None],
     bookmark: Bookmark | None = None,
-) -> Generator[Segment, float, Fitted]:
-    """All of `fit` but the steps: yields what is to be trained next, is sent its mean loss, and returns the result.
+) -> Generator[Segment, Passed, Fitted]:
+    """All of `fit` but the steps: yields what is to be trained next, is sent what came of it, and returns the result.
 
     Whoever asks does the steps, for this model alone or for several at once.
     """
@@ -168,14 +183,14 @@ def segments(
 
 def _train_epoch(
     course: Course, training: Mapping[str, BatchSource], schedule: Schedule, epoch: int
-) -> Generator[Segment, float, dict[str, dict]]:
+) -> Generator[Segment, Passed, dict[str, dict]]:
     """One epoch of all tasks; returns a history row a task."""
     rows = {}
     for task, source in training.items():
-        started, rate = time.perf_counter(), course.rates[task]
-        loss = yield Segment(epoch, task, rate)
-        rows[task] = {"epoch": epoch, "task": task, "train_loss": loss, "learning_rate": rate}
-        rows[task]["seconds"] = time.perf_counter() - started
+        rate = course.rates[task]
+        passed = yield Segment(epoch, task, rate)
+        rows[task] = {"epoch": epoch, "task": task, "train_loss": passed.loss, "learning_rate": rate}
+        rows[task]["seconds"] = passed.seconds
         rows[task]["samples"] = source.samples_an_epoch(schedule.batch_size)
         give_support(course.model, source, schedule.seed)
         if course.trace:
@@ -195,6 +210,7 @@ def _validate_epoch(
     """Validates all tasks after an epoch, and chooses what to keep."""
     losses, values = [], []
     for task, source in validation.items():
+        started = time.perf_counter()
         predictions = predict(course.model, source, schedule.couples_samples, schedule.batch_size)
         loss = partition_loss(source, predictions)
         course.rates.after_epoch(task, loss)
@@ -202,8 +218,8 @@ def _validate_epoch(
         losses.append(loss)
         values += metrics.values()
         rows[task] |= {"val_loss": loss} | {f"val_{name}": value for name, value in metrics.items()}
-        row = rows[task]
-        notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"], metrics))
+        row, validating = rows[task], time.perf_counter() - started
+        notify(EpochReport(epoch, schedule.epochs, task, row["train_loss"], loss, row["seconds"], metrics, validating))
     course.history += rows.values()
     total, course.selected_by = epoch_score(values, losses)
     if may_be_kept and total > course.best_score:

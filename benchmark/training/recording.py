@@ -7,6 +7,7 @@ inputs to these places and replay. Recordings share one pool of memory, because 
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,12 +42,15 @@ class Steps:
     Args:
         stack: the models. record: replay recordings; needs a CUDA device. Otherwise every step is run as it is; so it
             is too, with a warning, where the device refuses to record.
+
+    Attributes:
+        seconds: that recordings took so far. They are no part of the time of the steps.
     """
 
     def __init__(self, stack: SeedStack, record: bool) -> None:
         if record and stack.device.type != "cuda":
             raise ValueError(f"steps on {stack.device} cannot be recorded; that needs a CUDA device")
-        self.stack, self.record = stack, record
+        self.stack, self.record, self.seconds = stack, record, 0.0
         self._recordings: dict[object, _Recording] = {}
         self._pool = torch.cuda.graph_pool_handle() if record else None
 
@@ -79,6 +83,9 @@ class Steps:
         self, key: object, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]
     ) -> None:
         """Adds a recording, or gives up recording; the stack's state is afterwards what it was before."""
+        if self.stack.device.type == "cuda":
+            torch.cuda.synchronize(self.stack.device)  # earlier steps are not to count as part of it
+        started = time.perf_counter()
         before = [tensor.clone() for tensor in self.stack.state()]
         try:
             self._recordings[key] = self._recorded(batch, objective, rates, noise)
@@ -92,6 +99,7 @@ class Steps:
         finally:
             for tensor, value in zip(self.stack.state(), before, strict=True):
                 tensor.copy_(value)
+            self.seconds += time.perf_counter() - started
 
     def _recorded(
         self, batch: StackedBatch, objective: Objective, rates: Tensor, noise: tuple[Tensor, Tensor]

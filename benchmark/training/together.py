@@ -21,7 +21,7 @@ from benchmark.data.residency import DeviceStores
 from benchmark.random import stream_seed
 from benchmark.training.expense import forget_peak_memory
 from benchmark.training.learn import Ready, TrainingPlan, make_ready, test_sources
-from benchmark.training.loop import EpochReport, Segment, begin, mean_loss, segments
+from benchmark.training.loop import EpochReport, Passed, Segment, begin, mean_loss, segments
 from benchmark.training.portions import out_of_memory
 from benchmark.training.recording import Steps
 from benchmark.training.resume import Bookmark
@@ -112,9 +112,9 @@ class _Company:
         due: dict[int, Segment] = {}
         results: list[Any] = [None] * len(work)
 
-        def go_on(place: int, loss: float | None) -> None:
+        def go_on(place: int, passed: Passed | None) -> None:
             try:
-                due[place] = work[place].send(loss)
+                due[place] = work[place].send(passed)
             except StopIteration as end:
                 results[place] = end.value
             except Exception as fault:  # a seed's own trouble is its result; want of memory is everybody's
@@ -128,14 +128,17 @@ class _Company:
             # Seeds that took up a bookmark may stand at different epochs; the earliest part is trained first.
             now = min(due.values(), key=lambda segment: (segment.epoch, self.order.index(segment.task)))
             taking = {p: due.pop(p) for p, s in list(due.items()) if (s.epoch, s.task) == (now.epoch, now.task)}
-            for place, (losses, samples) in self._train(now, taking).items():
+            started, recorded = time.perf_counter(), self.steps.seconds
+            trained = self._train(now, taking)
+            seconds = time.perf_counter() - started - (self.steps.seconds - recorded)
+            for place, (losses, samples) in trained.items():
                 try:
                     loss = mean_loss(losses, samples, self.ready[place].training[now.task], now.epoch)
                 except Exception as fault:
                     results[place] = fault
                     work[place].close()
                 else:
-                    go_on(place, loss)
+                    go_on(place, Passed(loss, seconds))
         return results
 
     def _train(self, due: Segment, taking: Mapping[int, Segment]) -> dict[int, tuple[Tensor, Tensor]]:

@@ -22,14 +22,14 @@ SAMPLES = {task: {"train": 1600, "val": 100, "test": 200} for task in ("ihm", "d
 def test_the_time_of_a_job_follows_from_steps_and_samples_of_the_fastest_epoch(tmp_path: Path) -> None:
     config = configured(tmp_path, prepare(tmp_path), tasks="ihm,dia", seeds="1,2,3")
     first, *others = plan_of(config).jobs  # two epochs of two tasks in batches of 32
-    seconds = {"ihm": [9.0, 0.2, 4.2], "dia": [9.0, 0.3, 0.3]}  # in the third one a step is recorded
+    seconds = {"ihm": [9.0, 0.2, 4.2], "dia": [9.0, 0.3, 0.3]}  # the third one is slow
     rows = [
         {"epoch": e, "task": task, "seconds": seconds[task][e - 1], "samples": 32}
         for e in (1, 2, 3)
         for task in first.tasks
     ]
-    clock = SimpleNamespace(epochs=[20.0, 1.0, 5.0], whole=27.0)
-    speed = _speed(first, pd.DataFrame(rows), 2, clock, {"val": 50, "test": 100}, memory=7)
+    reports = [SimpleNamespace(epoch=e, validating=v) for e, v in ((1, 3.0), (2, 0.2), (2, 0.3), (3, 0.5), (3, 0.5))]
+    speed = _speed(first, pd.DataFrame(rows), reports, 2, 27.0, {"val": 50, "test": 100}, memory=7)
     # Two seeds: 0.5 seconds of an epoch are for 100 predictions, the test took another 200.
     expected = Speed({"ihm": 0.1, "dia": 0.15}, 0.005, once=23.0, memory=7, together=2, timed=4)
     assert speed == expected

@@ -68,8 +68,8 @@ def test_parts_give_the_step_of_the_whole_batch(entry: ModelEntry, source: Batch
     model = build(entry)
     aux = getattr(model, "aux_weights", {})
     found = []
-    for parts in (1, 3, 13):
-        loss = Portions(entry.divisible, parts).backward(model, "multilabel", batch, aux, 0.7)
+    for number in (1, 3, 13):
+        loss = Portions(entry.divisible, number).backward(model, "multilabel", batch, aux, 0.7)
         found.append((loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}))
     for loss, gradients in found[1:]:
         torch.testing.assert_close(loss, found[0][0])

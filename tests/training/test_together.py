@@ -112,6 +112,11 @@ def test_a_seed_that_fails_leaves_the_others_as_they_are(data: PreparedData) -> 
         pd.testing.assert_frame_equal(broken[place].predictions["ihm"], whole[place].predictions["ihm"])
 
 
+def test_the_time_of_steps_holds_no_other_seeds_validation(data: PreparedData) -> None:
+    company = together(data, [plan("mmf", seed) for seed in SEEDS])
+    assert len({tuple(trained.history["seconds"]) for trained in company}) == 1
+
+
 @pytest.mark.parametrize("model", ["m3care", "medfuse"])
 def test_a_seed_that_sits_a_step_out_is_as_it_was(model: str, data: PreparedData) -> None:
     tasks = {"ihm": data.task("ihm")}
