@@ -89,6 +89,7 @@ class Resamples:
 
     def __init__(self, out: Path, runs: Mapping[str, Sequence[str]], resamples: int = RESAMPLES) -> None:
         self.out, self.runs, self.resamples = out, dict(runs), resamples
+        self._read: dict[str, dict[str, np.ndarray]] = {}  # tables ask for the same runs again and again
 
     @cached_property
     def patients(self) -> tuple[str, ...]:
@@ -113,6 +114,7 @@ class Resamples:
         missing = [run for run in self.runs if not self._is_made(run)]
         if not missing:
             return
+        self._read.clear()
         if processes is None:  # starting a process costs as much as some thousand samples
             small = sum((runs_folder(self.out) / run / "predictions.parquet").stat().st_size for run in missing) < 2**25
             processes = 1 if small else min(len(missing), os.cpu_count() or 1)
@@ -131,16 +133,18 @@ class Resamples:
 
     def scores(self, runs: Iterable[str], task: str, metric: str) -> np.ndarray:
         """Scores (S, resamples + 1) of some runs, one a seed; column 0 is the data as they are."""
-        return np.stack([self._load(run)[f"{task}/{metric}"] for run in runs])
+        return np.stack([self._scores_of(run)[f"{task}/{metric}"] for run in runs])
+
+    def _scores_of(self, run: str) -> dict[str, np.ndarray]:
+        if run not in self._read:
+            self._read[run] = _arrays(_file(self.out, run))
+        return self._read[run]
 
     def _is_made(self, run: str) -> bool:
         try:
-            return str(self._load(run)[_MADE_WITH]) == self.made_with
+            return str(_arrays(_file(self.out, run))[_MADE_WITH]) == self.made_with
         except (OSError, ValueError, KeyError, BadZipFile):
             return False
-
-    def _load(self, run: str) -> dict[str, np.ndarray]:
-        return _arrays(_file(self.out, run))
 
 
 def resamples_of(out: Path, runs: pd.DataFrame, group: RunGroup, resamples: int = RESAMPLES) -> Resamples:
