@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,6 +29,8 @@ def verify_command(
         bench verify flexcare-6tasks-s40
 
         bench verify mmf-ihm-s40 --out results --data data/mimic
+
+        bench verify results/runs/mmf-ihm-s40-5a62a89de559
     """
     from rich.console import Console
 
@@ -43,6 +46,9 @@ def verify_command(
     if device not in (None, "cpu", "cuda"):
         raise UserError(unknown("device", device, ("cpu", "cuda")))
     place = out.expanduser().resolve() if out else default_out()
+    folder = Path(run).expanduser().resolve()
+    if folder.is_dir() and folder.parent == runs_folder(folder.parent.parent):
+        place, run = folder.parent.parent, folder.name
     name = find_run(place, run)
     fingerprint = read_run(runs_folder(place) / name)["job"]["data"]
     info = data_of_runs(place, fingerprint, data and data.expanduser().resolve())

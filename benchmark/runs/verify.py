@@ -51,7 +51,8 @@ def find_run(out: Path, start: str) -> str:
     matches = [name for name in found if name == start] or [name for name in found if name.startswith(start)]
     if len(matches) != 1:
         said = "no finished run" if not matches else f"{len(matches)} finished runs"
-        raise UserError(f"{said} in {out} begin with {start!r}. Allowed: {', '.join(matches or found) or 'none yet'}")
+        there = ", ".join(matches or found) or "none yet"
+        raise UserError(f"{said} in {out} with a name that begins with {start!r}. Allowed: {there}")
     return matches[0]
 
 

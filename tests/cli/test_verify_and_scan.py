@@ -89,7 +89,7 @@ def test_a_run_is_verified_and_a_changed_one_is_not(grid, bench, monkeypatch) ->
     table = pd.read_parquet(folder / "predictions.parquet")
     table["p"] = [np.float32(p + 1e-3) for p in table["p"]]
     table.to_parquet(folder / "predictions.parquet", index=False)
-    code, said, _ = bench("verify", "mmf-phe", "--out", out, "--data", data)
+    code, said, _ = bench("verify", folder, "--data", data)
     assert code == 1 and "the largest difference of a probability is 0.001" in said
     assert not list(out.glob(".unfinished-*"))
     code, _, err = bench("verify", "mmf", "--out", out, "--data", data)
