@@ -127,7 +127,7 @@ def to_csv(table: ResultTable) -> str:
                 "seeds": cell.seeds if cell else 0,
             }
             line |= {"mean": cell.mean if cell else None, "std": cell.std if cell else None, "ceiling": row.ceiling}
-            if table.has_marks:
+            if table.has_intervals:
                 line |= {"low": cell.low if cell else None, "high": cell.high if cell else None}
                 line["p_best"] = cell.p if cell else None
             if table.with_published:

@@ -140,6 +140,10 @@ class ResultTable:
         return any(cell is not None and cell.p is not None for row in self.rows for cell in row.cells.values())
 
     @property
+    def has_intervals(self) -> bool:
+        return any(cell is not None and cell.low is not None for row in self.rows for cell in row.cells.values())
+
+    @property
     def has_ceiling(self) -> bool:
         return any(row.ceiling is not None for row in self.rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -94,3 +95,11 @@ def test_predictions_are_aligned_by_sample(out):
     first, second = (read_predictions(out, f"{model}-ihm-s1-v-aaaa", "ihm") for model in ("mt", "medfuse"))
     np.testing.assert_array_equal(first.sample, second.sample)
     np.testing.assert_array_equal(first.y, second.y)
+
+
+def test_a_model_alone_has_its_intervals_in_the_csv_too(out):
+    for folder in [*out.glob("runs/mt*"), *out.glob("runs/flexcare*")]:
+        shutil.rmtree(folder)
+    table, _ = table_of(out)
+    frame = pd.read_csv(pd.io.common.StringIO(to_csv(table)))
+    assert (frame["low"] < frame["mean"]).all() and (frame["mean"] < frame["high"]).all()
