@@ -25,7 +25,7 @@ def write_run(out: Path, model: str, seed: int, metrics: dict | None, **changes)
         "run": run,
         "status": "failed" if metrics is None else "done",
         "model": {"name": model, "title": TITLES.get(model, model), "multitask": model == "flexcare"},
-        "job": {"tasks": tasks, "seed": seed, "epochs": 25 if model == "flexcare" else 40}
+        "job": {"tasks": tasks, "seed": seed, "epochs": changes.get("epochs", 25 if model == "flexcare" else 40)}
         | {"label_fraction": changes.get("label_fraction", 1.0)},
         "environment": {"device": changes.get("device", "cpu")},
         "variant": variant,

@@ -182,8 +182,9 @@ def build_table(
     all_notes += [*layout.notes, *coupling_notes(chosen, columns, titles), *device_notes(chosen)]
     if paper is not None:
         all_notes += paper_notes(rows, paper, bool(group.caption["data"]["simulated"]))
+    shown = pd.concat(chosen.values()) if chosen else members
     epochs = {
-        kind: tuple(sorted({int(count) for count in members.loc[members["multitask"] == kind, "epochs"]}))
+        kind: tuple(sorted({int(count) for count in shown.loc[shown["multitask"] == kind, "epochs"]}))
         for kind in (True, False)
     }
     return ResultTable(

@@ -259,6 +259,12 @@ def test_runs_of_one_model_with_other_settings_are_not_averaged(out):
     assert "MedFuse: 3 runs with other settings or tasks are left out for the latest ones." in table.notes
 
 
+def test_the_caption_has_the_epochs_of_the_runs_that_are_shown(tmp_path):
+    for variant, epochs, year in (("v", 5, 2030), ("w", 7, 2031)):
+        write_run(tmp_path, "flexcare", 1, ihm(0.5), variant=variant, epochs=epochs, finished=f"{year}-01-01T00:00:00")
+    assert "one seed (1); 7 epochs;" in table_of(tmp_path).caption
+
+
 def test_a_run_can_belong_to_a_later_comparison_too(out):
     later = {**json.loads(next(out.glob("runs/medfuse*/run.json")).read_text()), "group": "dddd55556666"}
     caption = {key: later[key] for key in ("group", "data", "protocol", "encoder", "code")}
