@@ -239,17 +239,21 @@ def _epochs(epochs: Mapping[bool, tuple[int, ...]]) -> str:
 def _choose_variants(done: pd.DataFrame, titles: Mapping[str, str]) -> tuple[Chosen, list[str]]:
     """Finished runs by model, task and share of labels; of different options or task sets only the latest are taken."""
     chosen: Chosen = {}
-    dropped: dict[str, set[str]] = {}
+    dropped: dict[str, dict[str, set[str]]] = {}
     by_task = done.assign(task=done["shown"].map(list)).explode("task")
     for (model, task, share), frame in by_task.groupby(["model", "task", "label_fraction"], sort=False):
         latest = frame["variant"].iloc[-1]
         chosen[model, task, share] = frame[frame["variant"] == latest]
-        dropped.setdefault(model, set()).update(frame.loc[frame["variant"] != latest, "run"])
-    notes = [
-        f"{titles[model]}: {len(names)} runs with other settings or tasks are left out for the latest ones."
-        for model, names in dropped.items()
-        if names
-    ]
+        for run in frame.loc[frame["variant"] != latest, "run"]:
+            dropped.setdefault(model, {}).setdefault(run, set()).add(task)
+    used = {run for frame in chosen.values() for run in frame["run"]}
+    notes = []
+    for model, runs in dropped.items():
+        tasks = set().union(*runs.values()) if used & runs.keys() else ()  # they are shown on their other tasks
+        where = f" on {', '.join(TASKS[task].title for task in TASKS if task in tasks)}" if tasks else ""
+        notes.append(
+            f"{titles[model]}: {len(runs)} runs with other settings or tasks are left out for the latest ones{where}."
+        )
     return chosen, notes
 
 

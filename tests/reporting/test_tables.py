@@ -265,6 +265,14 @@ def test_the_caption_has_the_epochs_of_the_runs_that_are_shown(tmp_path):
     assert "one seed (1); 7 epochs;" in table_of(tmp_path).caption
 
 
+def test_runs_that_are_replaced_on_some_of_their_tasks_are_said_to_be_left_out_there_alone(tmp_path):
+    write_run(tmp_path, "flexcare", 1, {**ihm(0.5), "dec": ihm(0.6)["ihm"]}, variant="v")
+    write_run(tmp_path, "flexcare", 1, ihm(0.9), variant="w", finished="2031-01-01T00:00:00+00:00")
+    table = table_of(tmp_path)
+    assert [row.cells["flexcare"].mean for row in table.rows if row.metric == "auroc"] == [0.9, 0.6]
+    assert "FlexCare: 1 runs with other settings or tasks are left out for the latest ones on IHM." in table.notes
+
+
 def test_a_run_can_belong_to_a_later_comparison_too(out):
     later = {**json.loads(next(out.glob("runs/medfuse*/run.json")).read_text()), "group": "dddd55556666"}
     caption = {key: later[key] for key in ("group", "data", "protocol", "encoder", "code")}
