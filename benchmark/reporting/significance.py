@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -34,6 +35,13 @@ def with_intervals(rows: Sequence[Row], chosen: Chosen, resamples: Resamples) ->
             cells[model] = replace(cells[model], p=p)
             rows[index] = replace(rows[index], cells=cells)
     return rows
+
+
+def uncompared(row: Row) -> tuple[str, ...]:
+    """Models with an interval that no test sets against the best of the row, since they share no seed with it."""
+    cells = {name: cell for name, cell in row.cells.items() if cell is not None and cell.low is not None}
+    best = max(cells, key=lambda name: cells[name].mean, default=None)
+    return tuple(name for name, cell in cells.items() if name != best and (cell.p is None or math.isnan(cell.p)))
 
 
 def _with_scores(row: Row, chosen: Chosen, resamples: Resamples) -> Row:

@@ -13,7 +13,7 @@ from benchmark.reporting.layouts import Layout
 from benchmark.reporting.names import DIGITS, metric_title, task_title
 from benchmark.reporting.notes import Chosen, coupling_notes, device_notes, paper_notes
 from benchmark.reporting.resamples import Resamples
-from benchmark.reporting.significance import ALPHA, with_intervals
+from benchmark.reporting.significance import ALPHA, uncompared, with_intervals
 from benchmark.runs.groups import RunGroup
 from benchmark.tasks import TASKS
 
@@ -311,7 +311,10 @@ def _gaps(rows: Sequence[Row], titles: Mapping[str, str], seeds: int) -> list[st
     """Sentences on cells that rest on fewer seeds than others, or have no value."""
     short: dict[str, list[str]] = {}
     undefined: dict[str, None] = {}
+    untested: dict[str, list[str]] = {}
     for row in (row for row in rows if row.main):
+        for model in uncompared(row):
+            untested.setdefault(titles[model], []).append(f"{row.title} {metric_title(row.metric)}")
         for model, cell in row.cells.items():
             if cell and cell.seeds < seeds:
                 short.setdefault(f"{titles[model]} has {cell.seeds} of {seeds} seeds", []).append(row.title)
@@ -320,6 +323,9 @@ def _gaps(rows: Sequence[Row], titles: Mapping[str, str], seeds: int) -> list[st
     notes = [f"{what} on {', '.join(dict.fromkeys(titles))}." for what, titles in short.items()]
     if undefined:
         notes.append(f"n.a.: not defined on these test samples, where a class is absent ({', '.join(undefined)}).")
+    if untested:
+        where = "; ".join(f"{title} on {', '.join(names)}" for title, names in untested.items())
+        notes.append(f"Not tested against the best of the row, with which no seed is shared: {where}.")
     if any(cell is None for row in rows for cell in row.cells.values()):
         notes.append("-: no finished run.")
     return notes

@@ -63,6 +63,16 @@ def test_the_reading_tells_what_can_be_told_apart(stored):
     assert said[-1].startswith("Not shown: which model is best beyond these patients")
 
 
+def test_a_model_that_shares_no_seed_with_the_best_is_not_said_to_be_behind_it(stored):
+    for seed in (1, 2, 3):
+        file = stored.out / "runs" / f"medfuse-ihm-s{seed}-v-aaaa" / "run.json"
+        file.write_text(file.read_text().replace(f'"seed": {seed}', f'"seed": {seed + 10}'))
+    table = table_of(Stored.open(stored.out, ORDER))
+    auroc = next(sentence for sentence in plain_reading(stored, [table]) if sentence.startswith("- IHM AUROC"))
+    assert "MedFuse is not tested against it" in auroc and "behind" not in auroc
+    assert any(note.endswith("no seed is shared: MedFuse on IHM AUROC, IHM AUPRC.") for note in table.notes)
+
+
 def page(stored) -> str:
     ranks = ranking({"a": [3, 3, 2], "b": [2, 2, 3], "c": [1, 1, 1]})
     facts = Facts("toy", True, "quick", "g")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchmark.evaluation.comparison import Ranking, ranking
 from benchmark.reporting.names import metric_title, number
 from benchmark.reporting.page.blocks import Block
+from benchmark.reporting.significance import uncompared
 from benchmark.reporting.stored import Stored
 from benchmark.reporting.tables import ResultTable, Row
 
@@ -51,17 +52,23 @@ def _row(row: Row, table: ResultTable) -> str:
         return ""
     best = max(cells, key=lambda name: cells[name].mean)
     close = [table.titles[name] for name, cell in cells.items() if cell.close]
-    worse = len(cells) - 1 - len(close)
+    untested = [table.titles[name] for name in uncompared(row)]
+    worse = len(cells) - 1 - len(close) - len(untested)
     lead = f"{row.title} {metric_title(row.metric)}: {table.titles[best]} has the highest mean, "
     lead += number(cells[best].mean)
     if row.ceiling is not None:
         lead += f" of {number(row.ceiling)} that the true probabilities reach"
+    if untested:
+        lead += f"; {', '.join(untested)} {'is' if len(untested) == 1 else 'are'} not tested against it"
+        if not close and not worse:
+            return f"{lead}."
     if not close:
-        return f"{lead}; the {_count(worse, 'other')} {'is' if worse == 1 else 'are'} behind it by more than chance."
-    if not worse:
+        others = _count(worse, "other")
+        return f"{lead}; the {others} {'is' if worse == 1 else 'are'} behind it by more than chance."
+    if not worse and not untested:
         return f"{lead}; none of the others can be told apart from it."
-    behind = "1 is behind" if worse == 1 else f"{worse} are behind"
-    return f"{lead}; {', '.join(close)} cannot be told apart from it, {behind}."
+    behind = ", 1 is behind" if worse == 1 else f", {worse} are behind" if worse else ""
+    return f"{lead}; {', '.join(close)} cannot be told apart from it{behind}."
 
 
 def _not_shown(stored: Stored, table: ResultTable) -> str:
