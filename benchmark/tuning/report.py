@@ -199,10 +199,10 @@ def _importances(record: StudyRecord) -> Block:
     )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
-        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        shares = evaluator.evaluate(study)  # as they are: `get_param_importances` would make their sum 1
     except RuntimeError as fault:  # e.g. all values are equal
         return f"Importances cannot be told: {fault}"
-    rows = [[Cell(name), Cell(f"{share:.3f}", repr(share))] for name, share in shares.items()]
+    rows = [[Cell(name), Cell(f"{share:.3f}", repr(float(share)))] for name, share in shares.items()]
     caption = (
         f"Importance: share of the variance of the mean gain over the searched space that a parameter explains alone "
         f"(fANOVA), from {len(completed)} trials."

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from optuna.trial import TrialState
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
 from prepared_data import spoil_test_samples
 from tuning_data import configured, plan_of, prepare
 
@@ -24,7 +25,7 @@ from benchmark.runs.plan import make_plan
 from benchmark.tuning import trials as trial_running
 from benchmark.tuning.objective import LEAST_DEVIATION, front, make_reference, mean_gain
 from benchmark.tuning.parameters import parameters, tuned
-from benchmark.tuning.report import read_studies, study_part, write_markdown
+from benchmark.tuning.report import StudyRecord, _importances, read_studies, study_part, write_markdown
 from benchmark.tuning.study import StudyStore, number_of
 from benchmark.tuning.tune import Heard, Request, find_winner, plan_search, reference_model, run_trials
 from benchmark.tuning.validated import known_metrics
@@ -141,6 +142,27 @@ def test_a_trial_that_was_killed_is_repeated_with_the_same_outcome(tmp_path: Pat
     assert _outcome(other.open()) == whole
     assert [trial.state for trial in other.open().trials()].count(TrialState.FAIL) == 1
     assert [number_of(trial) for trial in other.open().finished()] == [0, 1, 2], "for readers nothing has happened"
+
+
+def _record(gains: list[tuple[dict, float]], draws: list[int] | None = None, **facts) -> StudyRecord:
+    """A study whose trials had these values and gains."""
+    ranges = {name: FloatDistribution(-1, 1) for name in ("a", "b")}
+    trials = [
+        create_trial(params=values, distributions=ranges, value=gain, user_attrs={"gains": {"ihm": gain}})
+        for values, gain in gains
+    ]
+    for trial, draw in zip(trials, draws or range(len(trials)), strict=True):
+        trial.user_attrs["draw"] = draw
+    searched = [{"name": name} for name in ranges]
+    data = {"name": "toy", "simulated": True}
+    return StudyRecord(Path(), {"searched": searched, "data": data, "protocol": "p", "group": "g", **facts}, trials, ())
+
+
+def test_what_parameters_explain_together_is_no_share_of_one_alone() -> None:
+    grid = [{"a": a / 3, "b": b / 3} for a in range(-3, 4) for b in range(-3, 4)]
+    table = _importances(_record([(values, values["a"] * values["b"]) for values in grid]))
+    assert "explains alone" in table.caption
+    assert sum(float(share.key) for _, share in table.rows) < 0.5
 
 
 def test_values_that_are_drawn_again_are_not_trained_again(tmp_path: Path, data: Path) -> None:
