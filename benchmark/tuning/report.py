@@ -155,7 +155,7 @@ def _history(record: StudyRecord) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = new_figure(2.3, facts)
         axes = figure.add_subplot()
-        done = [(number_of(trial), mean_gain(trial.user_attrs["gains"])) for trial in record.completed]
+        done = sorted((number_of(trial), mean_gain(trial.user_attrs["gains"])) for trial in record.completed)
         cut = [
             (number_of(trial), mean_gain(trial.user_attrs["gains"]))
             for trial in record.trials

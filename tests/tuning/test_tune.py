@@ -25,7 +25,7 @@ from benchmark.runs.plan import make_plan
 from benchmark.tuning import trials as trial_running
 from benchmark.tuning.objective import LEAST_DEVIATION, front, make_reference, mean_gain
 from benchmark.tuning.parameters import parameters, tuned
-from benchmark.tuning.report import StudyRecord, _importances, read_studies, study_part, write_markdown
+from benchmark.tuning.report import StudyRecord, _history, _importances, read_studies, study_part, write_markdown
 from benchmark.tuning.study import StudyStore, number_of
 from benchmark.tuning.tune import Heard, Request, find_winner, plan_search, reference_model, run_trials
 from benchmark.tuning.validated import known_metrics
@@ -163,6 +163,13 @@ def test_what_parameters_explain_together_is_no_share_of_one_alone() -> None:
     table = _importances(_record([(values, values["a"] * values["b"]) for values in grid]))
     assert "explains alone" in table.caption
     assert sum(float(share.key) for _, share in table.rows) < 0.5
+
+
+def test_the_best_so_far_follows_the_draws_also_where_one_was_repeated_later() -> None:
+    gains = [({"a": 0.0, "b": 0.0}, gain) for gain in (0.0, 2.0, 1.0)]
+    (axes,) = _history(_record(gains, draws=[0, 2, 1])).axes
+    (best,) = [line for line in axes.lines if line.get_label() == "best so far"]
+    assert (list(best.get_xdata()), list(best.get_ydata())) == ([0, 1, 2], [0.0, 1.0, 2.0])
 
 
 def test_values_that_are_drawn_again_are_not_trained_again(tmp_path: Path, data: Path) -> None:
