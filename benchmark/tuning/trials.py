@@ -169,6 +169,8 @@ class Follower:
         if self._search.multi_objective or report.epoch < FIRST_PRUNED_EPOCH or report.epoch == report.epochs:
             return
         gains = self._search.reference.gains(self.metrics())
+        if not gains:  # validation cannot score the tasks so far
+            return
         self._trial.report(mean_gain(gains), self._first_step + report.epoch)
         if self._trial.should_prune():
             raise optuna.TrialPruned

@@ -9,6 +9,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from benchmark.tuning.objective import LEAST_DEVIATION, front, make_reference, m
 from benchmark.tuning.parameters import parameters, tuned
 from benchmark.tuning.report import StudyRecord, _history, _importances, read_studies, study_part, write_markdown
 from benchmark.tuning.study import StudyStore, number_of
+from benchmark.tuning.trials import Follower
 from benchmark.tuning.tune import Heard, Request, find_winner, plan_search, reference_model, run_trials
 from benchmark.tuning.validated import known_metrics
 from benchmark.tuning.winners import read_confirmed, write_settings
@@ -163,6 +165,20 @@ def test_what_parameters_explain_together_is_no_share_of_one_alone() -> None:
     table = _importances(_record([(values, values["a"] * values["b"]) for values in grid]))
     assert "explains alone" in table.caption
     assert sum(float(share.key) for _, share in table.rows) < 0.5
+
+
+def test_a_task_that_validation_cannot_score_neither_stops_nor_breaks_a_trial() -> None:
+    reference = make_reference("st", {seed: {"los": {"micro_f1": 0.5}} for seed in (1, 2)})
+    told, job = [], SimpleNamespace(epochs=9, tasks=("ihm",))
+    trial = SimpleNamespace(report=lambda value, step: told.append((value, step)), should_prune=lambda: False)
+    follower = Follower(SimpleNamespace(reference=reference, multi_objective=False), trial)
+    follower.begin(job, {})
+    unknown = {"auroc": math.nan, "auprc": math.nan}
+    follower.notify(SimpleNamespace(epoch=3, epochs=9, task="ihm", metrics=unknown))
+    assert told == []
+    follower.begin(SimpleNamespace(epochs=9, tasks=("los",)), {"ihm": unknown})
+    follower.notify(SimpleNamespace(epoch=3, epochs=9, task="los", metrics={"micro_f1": 0.504}))
+    assert told == [(pytest.approx(2.0), 12)]
 
 
 def test_the_best_so_far_follows_the_draws_also_where_one_was_repeated_later() -> None:
