@@ -121,9 +121,10 @@ def _best(record: StudyRecord) -> Table:
         rows.append([Cell(str(one.trial), str(one.trial)), Cell(f"{one.mean:+.3f}{spread}", repr(one.mean)), *values])
     rows.append(_start_row(record, names))
     seeds = ", ".join(map(str, record.confirmed[0].seeds))
+    epochs = " or ".join(map(str, sorted(set(record.facts["epochs"]))))  # of trials, which may have fewer
     caption = (
         f"Best settings: mean gain on validation over seeds {seeds} (sample standard deviation over seeds), trained "
-        "for the protocol's epochs; last row: trial 0, the settings without tuning, one seed."
+        f"for the protocol's epochs; last row: trial 0, the settings without tuning, one seed, {epochs} epochs."
     )
     return Table(["trial", "mean gain", *names], rows, words=(), caption=caption)
 

@@ -26,12 +26,12 @@ from benchmark.runs.plan import make_plan
 from benchmark.tuning import trials as trial_running
 from benchmark.tuning.objective import LEAST_DEVIATION, front, make_reference, mean_gain
 from benchmark.tuning.parameters import parameters, tuned
-from benchmark.tuning.report import StudyRecord, _history, _importances, read_studies, study_part, write_markdown
+from benchmark.tuning.report import StudyRecord, _best, _history, _importances, read_studies, study_part, write_markdown
 from benchmark.tuning.study import StudyStore, number_of
 from benchmark.tuning.trials import Follower
 from benchmark.tuning.tune import Heard, Request, find_winner, plan_search, reference_model, run_trials
 from benchmark.tuning.validated import known_metrics
-from benchmark.tuning.winners import read_confirmed, write_settings
+from benchmark.tuning.winners import Confirmed, read_confirmed, write_settings
 
 
 def _study(config, model="flexcare", **wanted):
@@ -179,6 +179,12 @@ def test_a_task_that_validation_cannot_score_neither_stops_nor_breaks_a_trial() 
     follower.begin(SimpleNamespace(epochs=9, tasks=("los",)), {"ihm": unknown})
     follower.notify(SimpleNamespace(epoch=3, epochs=9, task="los", metrics={"micro_f1": 0.504}))
     assert told == [(pytest.approx(2.0), 12)]
+
+
+def test_the_settings_without_tuning_stand_beside_the_best_with_the_epochs_of_trials() -> None:
+    confirmed = Confirmed(1, {"a": 0.5, "b": 0.0}, (1, 2), (0.5, 0.7), {"ihm": (0.5, 0.7)}, 1.0)
+    record = replace(_record([({"a": 0.0, "b": 0.0}, 0.1)], epochs=[8, 8]), confirmed=(confirmed,))
+    assert _best(record).caption.endswith("last row: trial 0, the settings without tuning, one seed, 8 epochs.")
 
 
 def test_the_best_so_far_follows_the_draws_also_where_one_was_repeated_later() -> None:
