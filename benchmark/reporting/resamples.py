@@ -2,8 +2,8 @@
 
 OUT/resampled/<run id>.npz   one array (resamples + 1) a task and metric, and what it was made with
 
-All runs that stand in one comparison share the list of test patients and so the draws. If that list or the number of
-resamples changes, the scores are computed again.
+All runs that stand in one comparison share the list of test patients and so the draws. If that list, the number of
+resamples or the predictions change (a run that is repeated keeps its id), the scores are computed again.
 """
 
 from __future__ import annotations
@@ -80,6 +80,12 @@ def read_predictions(out: Path, run: str, task: str) -> Predictions:
     )
 
 
+def predictions_digest(out: Path, run: str) -> str:
+    """SHA-256 (hex) of the stored predictions of a run."""
+    with open(runs_folder(out) / run / "predictions.parquet", "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Resamples:
     """Resampled scores of some runs.
 
@@ -119,7 +125,8 @@ class Resamples:
             small = sum((runs_folder(self.out) / run / "predictions.parquet").stat().st_size for run in missing) < 2**25
             processes = 1 if small else min(len(missing), os.cpu_count() or 1)
         work = [
-            (self.out, run, tuple(self.runs[run]), self.patients, self.resamples, self.made_with) for run in missing
+            (self.out, run, tuple(self.runs[run]), self.patients, self.resamples, self._made_with(run))
+            for run in missing
         ]
         progress("intervals", 0, len(missing))
         if processes == 1:
@@ -140,9 +147,12 @@ class Resamples:
             self._read[run] = _arrays(_file(self.out, run))
         return self._read[run]
 
+    def _made_with(self, run: str) -> str:
+        return f"{self.made_with} {predictions_digest(self.out, run)}"
+
     def _is_made(self, run: str) -> bool:
         try:
-            return str(_arrays(_file(self.out, run))[_MADE_WITH]) == self.made_with
+            return str(_arrays(_file(self.out, run))[_MADE_WITH]) == self._made_with(run)
         except (OSError, ValueError, KeyError, BadZipFile):
             return False
 

@@ -20,7 +20,7 @@ from benchmark.evaluation.comparison import Estimate, difference, score
 from benchmark.evaluation.resampling import patient_weights, resampled
 from benchmark.files import replacing
 from benchmark.reporting.names import metric_title, number, task_title
-from benchmark.reporting.resamples import Progress
+from benchmark.reporting.resamples import Progress, predictions_digest
 from benchmark.reporting.sheets import Sheet, figures, interval, printed
 from benchmark.reporting.stored import Stored
 from benchmark.tasks import TASKS
@@ -78,6 +78,7 @@ def _scores(
     from benchmark.analysis.robustness import SHARES
 
     made_with = f"{resamples} {SHARES} {sorted(tasks)} {data.fingerprint} {code_version()}"
+    made_with += f" {predictions_digest(out, run)}"  # a run that is repeated keeps its id
     try:
         with np.load(file, allow_pickle=False) as kept:
             if str(kept[_MADE_WITH]) == made_with:

@@ -97,6 +97,17 @@ def test_predictions_are_aligned_by_sample(out):
     np.testing.assert_array_equal(first.y, second.y)
 
 
+def test_kept_scores_are_made_again_if_the_run_was_repeated_with_other_predictions(out):
+    _, before = table_of(out)
+    run = "medfuse-ihm-s1-v-aaaa"
+    stored, path = before.scores([run], "ihm", "auroc"), out / "runs" / run / "predictions.parquet"
+    frame = pd.read_parquet(path)
+    frame["p"] = [[1 - p[0]] for p in frame["p"]]
+    frame.to_parquet(path)
+    _, after = table_of(out)
+    assert after.scores([run], "ihm", "auroc")[0, 0] == pytest.approx(1 - stored[0, 0], abs=1e-6)
+
+
 def test_a_model_alone_has_its_intervals_in_the_csv_too(out):
     for folder in [*out.glob("runs/mt*"), *out.glob("runs/flexcare*")]:
         shutil.rmtree(folder)
