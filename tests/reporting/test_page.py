@@ -17,7 +17,7 @@ from benchmark.reporting.figures.ranks import draw_ranks
 from benchmark.reporting.figures.style import Facts
 from benchmark.reporting.page.blocks import Cell, Listing, Part, Picture, Table
 from benchmark.reporting.page.content import result_table
-from benchmark.reporting.page.reading import plain_reading
+from benchmark.reporting.page.reading import plain_reading, ranking_of
 from benchmark.reporting.page.render import render
 from benchmark.reporting.resamples import resamples_of
 from benchmark.reporting.stored import Stored
@@ -71,6 +71,17 @@ def test_a_model_that_shares_no_seed_with_the_best_is_not_said_to_be_behind_it(s
     auroc = next(sentence for sentence in plain_reading(stored, [table]) if sentence.startswith("- IHM AUROC"))
     assert "MedFuse is not tested against it" in auroc and "behind" not in auroc
     assert any(note.endswith("no seed is shared: MedFuse on IHM AUROC, IHM AUPRC.") for note in table.notes)
+
+
+def test_a_task_with_few_labels_is_no_further_task_of_the_ranking(tmp_path):
+    for number, model in enumerate(ORDER):
+        for share, tasks in ((1.0, ("ihm", "dec")), (0.1, ("ihm",))):
+            metrics = {task: {name: 0.5 + number / 10 for name in TASKS[task].metrics} for task in tasks}
+            write_run(tmp_path, model, 1, metrics, variant=f"v{share}", label_fraction=share)
+    stored = Stored.open(tmp_path, ORDER)
+    table = build_table(stored.runs, stored.group, ORDER, layout("table3", tmp_path))
+    assert len([row for row in table.rows if row.metric == "auroc"]) == 3
+    assert ranking_of(table).tasks == 2
 
 
 def page(stored) -> str:

@@ -87,8 +87,13 @@ def _not_shown(stored: Stored, table: ResultTable) -> str:
 
 
 def ranking_of(table: ResultTable) -> Ranking | None:
-    """Ranks by the first metric of each task, over models and tasks without gaps; None if too few are left."""
+    """Ranks by the first metric of each task, over models and tasks without gaps; None if too few are left.
+
+    Of a task with several shares of the labels the largest counts: it is one task all the same.
+    """
+    most = {row.task: max(one.label_fraction for one in table.rows if one.task == row.task) for row in table.rows}
     rows = [row for row in table.rows if row.main and row.metric == _first(row, table)]
+    rows = [row for row in rows if row.label_fraction == most[row.task]]
     complete = [row for row in rows if all(cell and cell.mean is not None for cell in row.cells.values())]
     if len(table.columns) < 3 or len(complete) < 2:
         return None
