@@ -133,8 +133,11 @@ def compute(
         probability: (n, C).
 
     Raises:
-        ValueError: a name that does not suit the kind.
+        ValueError: a name that does not suit the kind, or a probability that is not finite: a label of such would pass
+            for one without negatives and count 0.5.
     """
+    if broken := int(np.count_nonzero(~np.isfinite(probability))):
+        raise ValueError(f"{broken} of {probability.size} probabilities of a {kind} task are not finite")
     results = {}
     for name in names:
         if kind == "binary" and name in BINARY:

@@ -91,3 +91,11 @@ def test_no_finding_is_left_out_of_the_thirteen_label_macro() -> None:
 def test_a_metric_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="micro_f1"):
         metrics.compute(["micro_f1"], "binary", ("death",), np.ones((2, 1)), np.ones((2, 1), bool), np.ones((2, 1)))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("multilabel", "macro_auroc"), ("multiclass", "micro_f1")])
+def test_predictions_that_are_no_numbers_have_no_score(kind: str, name: str) -> None:
+    y = np.array([0, 1]) if kind == "multiclass" else np.eye(2)
+    probability = np.array([[math.nan, 0.2], [0.1, 0.9]])
+    with pytest.raises(ValueError, match=r"1 of 4 probabilities .* not finite"):
+        metrics.compute((name,), kind, ("a", "b"), y, np.ones(y.shape, bool), probability)
