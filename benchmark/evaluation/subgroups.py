@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.evaluation.comparison import Estimate, difference, score
+from benchmark.evaluation.metrics import WITHOUT
 from benchmark.evaluation.resampling import resampled
 
 AGE_BANDS = {18: "18-44", 45: "45-64", 65: "65-79", 80: "80+"}
@@ -81,7 +82,7 @@ class GroupScore:
     Attributes:
         samples, positives: of the group (see `Scored.positives`). score: None if it is too small.
         gap: score of the group minus that of all others; None if one of them is too small or undefined.
-        reason: why there is no score or no gap, else empty.
+        reason: why there is no score or no gap, or which labels make a gap of a macro average, else empty.
     """
 
     group: str
@@ -120,8 +121,27 @@ def by_group(
         rest = None if fault else scored.scores(~inside, weights)
         for metric in scored.metrics:
             gap = None if rest is None else difference(own[metric], rest[metric])
-            reason = f"the others are too few: {fault}" if fault else ""
+            reason = f"the others are too few: {fault}" if fault else _one_sided(scored, metric, inside)
             yield GroupScore(str(name), metric, *counts, score(own[metric]), gap, reason)
+
+
+def _one_sided(scored: Scored, metric: str, inside: np.ndarray) -> str:
+    """Which labels are of one class in the group or among the others, but not in both; empty if none is.
+
+    A macro average counts such a label as 0.5, or not at all, on one side only, which makes a gap by itself.
+    """
+    if scored.kind != "multilabel" or not metric.startswith("macro"):
+        return ""
+    own, rest = (_defined(scored, rows) for rows in (inside, ~inside))
+    names = [name for name, one, other in zip(scored.classes, own, rest, strict=True) if one != other]
+    names = [name for name in names if name != WITHOUT.get(metric)]
+    return f"label{'s' * (len(names) > 1)} of one class here or among the others: {', '.join(names)}" if names else ""
+
+
+def _defined(scored: Scored, rows: np.ndarray) -> np.ndarray:
+    """Whether each label has a known positive and a known negative among the samples, (C,)."""
+    y, known = scored.y[rows] > 0, scored.known[rows]
+    return (known & y).any(0) & (known & ~y).any(0)
 
 
 def _too_small(scored: Scored, rows: np.ndarray, least_samples: int, least_events: int) -> str:

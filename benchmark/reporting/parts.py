@@ -25,11 +25,14 @@ SUBGROUP_NOTES = (
     "Intervals of gaps are not adjusted for their number; they describe.",
     f"Not scored: groups with fewer than {LEAST_SAMPLES} samples or, where the outcome is yes or no, fewer than "
     f"{LEAST_EVENTS} of either. Race groups are coarse: by how the charted race begins.",
+    "A label of one class counts 0.5 in a macro AUROC. Where it is so in the group or among the others alone, which "
+    "the remark tells, a part of the gap is due to that and says nothing of the model.",
 )
 PATTERN_NOTES = (
     "Mean over seeds, 95 % intervals from resampled patients and seeds, by the modalities that a sample owns. "
     f"Patterns with fewer than {LEAST} samples are left out. Patterns differ in their patients: a lower score is no "
-    "proof that the modality lacking there would have helped.",
+    "proof that the modality lacking there would have helped. A label of one class counts 0.5 in a macro AUROC, which "
+    "draws those of small patterns towards 0.5.",
 )
 
 

@@ -73,6 +73,17 @@ def test_masked_labels_count_neither_as_positives_nor_in_scores():
     assert one.positives == int(y[rows][known[rows]].sum())
 
 
+def test_a_gap_of_labels_that_one_side_lacks_is_said_to_come_of_them():
+    y = np.repeat(Y, 3, axis=1)
+    y[GROUPS == "a", 2] = 0.0  # no positives in the group: the label counts 0.5 there and 1 elsewhere
+    y[:, 1] = 1.0  # of one class everywhere
+    many = Scored("multilabel", tuple("xyz"), ("macro_auroc", "micro_auroc"), y, np.ones_like(y, bool), [y], PATIENT)
+    found = {one.metric: one for one in by_group(many, GROUPS, WEIGHTS, 20, 10) if one.group == "a"}
+    assert found["macro_auroc"].gap.value == pytest.approx((1 + 0.5 + 0.5) / 3 - (1 + 0.5 + 1) / 3)
+    assert found["macro_auroc"].reason == "label of one class here or among the others: z"
+    assert found["micro_auroc"].reason == ""
+
+
 @pytest.mark.parametrize(
     ("age", "band"), [(18, "18-44"), (44.9, "18-44"), (45, "45-64"), (79.5, "65-79"), (91, "80+"), (None, "unknown")]
 )
