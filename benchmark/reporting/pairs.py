@@ -44,7 +44,7 @@ class Pair:
 
 
 def choose_runs(runs: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Finished runs of a model, or the one whose id begins with `name`; the latest kind of options a task.
+    """Finished runs of a model, or the one whose id begins with `name`, in the order of `runs`.
 
     Raises:
         UserError: nothing is called so, or several runs are.
@@ -75,7 +75,8 @@ def compare(out: Path, first: pd.DataFrame, second: pd.DataFrame, resamples: int
     """All tasks, metrics and patterns that both sides have.
 
     Args:
-        out: folder of the results. first, second: rows of `collect`, as `choose_runs` gives them.
+        out: folder of the results. first, second: rows of `collect`, as `choose_runs` gives them, the last asked-for
+            last.
 
     Raises:
         UserError: there is no task, or no seed, that both sides have.
@@ -91,10 +92,10 @@ def compare(out: Path, first: pd.DataFrame, second: pd.DataFrame, resamples: int
 
 
 def _by_task(runs: pd.DataFrame) -> dict[tuple[str, float], dict[int, str]]:
-    """Run by seed, for each task and share of labels; of several kinds of options the latest finished."""
+    """Run by seed, for each task and share of labels; of several kinds of options the last."""
     found: dict[tuple[str, float], dict[int, str]] = {}
     latest: dict[tuple[str, float], str] = {}
-    for run in runs.sort_values("finished", ascending=False).itertuples():
+    for run in runs[::-1].itertuples():
         for task in run.tasks:
             key = (task, run.label_fraction)
             if latest.setdefault(key, run.variant) == run.variant:

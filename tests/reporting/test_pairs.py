@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from stored_runs import write_run
 
+from benchmark.cli.compare import compare_command
 from benchmark.errors import UserError
 from benchmark.evaluation.metrics import auroc
 from benchmark.reporting.pairs import EVERYTHING, choose_runs, compare
+from benchmark.reporting.stored import Stored
 from benchmark.runs.collect import collect
+from benchmark.runs.groups import CAPTION
 
 N = 300
 
@@ -45,6 +50,23 @@ def test_differences_by_pattern_are_found_and_are_those_of_the_predictions(out):
         frame = pd.read_parquet(out / "runs" / run / "predictions.parquet").query("present_cxr")
         values.append(auroc(frame["y"].str[0].to_numpy(), frame["p"].str[0].to_numpy()))
     assert by["ehr+cxr"].first.value == pytest.approx(np.mean(values), abs=1e-6)
+
+
+def test_of_several_settings_those_are_compared_that_stand_in_the_table(out):
+    for seed in (1, 2, 3):
+        write_run(out, "mt", seed, {"ihm": {}}, tasks=["ihm"], variant="w", finished="2031-01-01T00:00:00+00:00")
+        frame = pd.read_parquet(out / "runs" / f"mt-ihm-s{seed}-v-aaaa" / "predictions.parquet")
+        frame.assign(p=frame["y"]).to_parquet(out / "runs" / f"mt-ihm-s{seed}-w-aaaa" / "predictions.parquet")
+    asked = [path.name for variant in "wv" for path in out.glob(f"runs/*-{variant}-aaaa")]  # "w" ended last
+    record = json.loads(next(out.glob("runs/*/run.json")).read_text())
+    (out / "plans").mkdir()
+    plan = {key: record[key] for key in CAPTION} | {"asked": "2032-01-01T00:00:00", "jobs": asked}
+    (out / "plans" / "plan.json").write_text(json.dumps(plan))
+    compare_command("mt", "medfuse", out=out, patterns=False)
+    found = pd.read_csv(next(out.glob("tables/compare-*.csv"))).query("metric == 'auroc' and pattern == @EVERYTHING")
+    (cell,) = (runs for place, runs in Stored.open(out, ("medfuse", "mt")).cells.items() if place[2] == "mt")
+    assert all("-v-" in run for run in cell.values())
+    assert found["first_score"].item() < 0.9
 
 
 def test_a_run_can_be_named_and_unknown_or_unclear_names_are_refused(out):
