@@ -73,6 +73,12 @@ def test_a_model_that_shares_no_seed_with_the_best_is_not_said_to_be_behind_it(s
     assert any(note.endswith("no seed is shared: MedFuse on IHM AUROC, IHM AUPRC.") for note in table.notes)
 
 
+def test_the_reading_does_not_count_runs_that_a_model_lacks(stored):
+    shutil.rmtree(stored.out / "runs" / "mt-ihm-s3-v-aaaa")
+    fewer = Stored.open(stored.out, ORDER)
+    assert "1 task, up to 3 training runs each (seeds 1, 2, 3)." in plain_reading(fewer, [table_of(fewer)])[0]
+
+
 def test_a_task_with_few_labels_is_no_further_task_of_the_ranking(tmp_path):
     for number, model in enumerate(ORDER):
         for share, tasks in ((1.0, ("ihm", "dec")), (0.1, ("ihm",))):

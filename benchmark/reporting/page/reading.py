@@ -30,7 +30,9 @@ def _compared(table: ResultTable) -> str:
     models = ", ".join(table.titles[name] for name in table.columns)
     tasks = len({row.task for row in table.rows})
     text = f"{_count(len(table.columns), 'model')} ({models}) on {_count(tasks, 'task')}, "
-    text += f"{seeds} training run{'s' if seeds > 1 else ''} each (seeds {', '.join(map(str, table.seeds))})."
+    short = any(cell is not None and cell.seeds < seeds for row in table.rows for cell in row.cells.values())
+    text += f"{'up to ' if short else ''}{seeds} training run{'s' if seeds > 1 else ''} each "
+    text += f"(seeds {', '.join(map(str, table.seeds))})."
     if table.simulated:
         text += " The patients are simulated: nothing here says how well a model does on real ones."
     return text
