@@ -52,6 +52,11 @@ def test_differences_by_pattern_are_found_and_are_those_of_the_predictions(out):
     assert by["ehr+cxr"].first.value == pytest.approx(np.mean(values), abs=1e-6)
 
 
+def test_the_command_says_which_p_values_are_adjusted(out, capsys):
+    compare_command("mt", "medfuse", out=out)
+    assert "p of all samples: adjusted over the tasks (Holm); of patterns: not adjusted." in capsys.readouterr().out
+
+
 def test_of_several_settings_those_are_compared_that_stand_in_the_table(out):
     for seed in (1, 2, 3):
         write_run(out, "mt", seed, {"ihm": {}}, tasks=["ihm"], variant="w", finished="2031-01-01T00:00:00+00:00")
