@@ -21,6 +21,9 @@ from benchmark.random import stream
 LEVEL = 0.95
 """Of all intervals."""
 
+ROUNDING = 1e-7
+"""Differences of scores below this are none."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -76,7 +79,7 @@ def difference(first: np.ndarray, second: np.ndarray) -> Estimate:
 
 
 def _p_value(by_seed: np.ndarray, values: np.ndarray) -> float:
-    """Two-sided p of a mean difference being zero.
+    """Two-sided p of a mean difference being zero; NaN where the resamples do not differ, but for equal scores.
 
     Args:
         by_seed: (S,) differences on the data as they are. values: (R + 1,) mean differences.
@@ -85,8 +88,8 @@ def _p_value(by_seed: np.ndarray, values: np.ndarray) -> float:
     if len(drawn) < 2 or not np.isfinite(values[0]):
         return float("nan")
     variance, seeds = float(drawn.var(ddof=1)), len(by_seed)
-    if variance == 0:
-        return float(values[0] == 0)
+    if variance < ROUNDING**2:  # as of a single patient and seed: chance did not show, which is no certainty
+        return 1.0 if abs(values[0]) < ROUNDING else float("nan")
     of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
     freedom = (variance / of_seeds) ** 2 * (seeds - 1) if of_seeds > 0 else np.inf
     return float(2 * stats.t.sf(abs(values[0]) / np.sqrt(variance), max(freedom, 1.0)))

@@ -38,7 +38,7 @@ def with_intervals(rows: Sequence[Row], chosen: Chosen, resamples: Resamples) ->
 
 
 def uncompared(row: Row) -> tuple[str, ...]:
-    """Models with an interval that no test sets against the best of the row, since they share no seed with it."""
+    """Models with an interval without a p value beside the best of the row: no seed in common, or no spread."""
     cells = {name: cell for name, cell in row.cells.items() if cell is not None and cell.low is not None}
     best = max(cells, key=lambda name: cells[name].mean, default=None)
     return tuple(name for name, cell in cells.items() if name != best and (cell.p is None or math.isnan(cell.p)))

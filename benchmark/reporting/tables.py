@@ -325,7 +325,7 @@ def _gaps(rows: Sequence[Row], titles: Mapping[str, str], seeds: int) -> list[st
         notes.append(f"n.a.: not defined on these test samples, where a class is absent ({', '.join(undefined)}).")
     if untested:
         where = "; ".join(f"{title} on {', '.join(names)}" for title, names in untested.items())
-        notes.append(f"Not tested against the best of the row, with which no seed is shared: {where}.")
+        notes.append(f"Not tested against the best of the row (no seed in common, or no spread of resamples): {where}.")
     if any(cell is None for row in rows for cell in row.cells.values()):
         notes.append("-: no finished run.")
     return notes

@@ -89,3 +89,10 @@ def test_critical_difference_of_the_literature():
         assert sum(found.ranks.values()) == pytest.approx(models * (models + 1) / 2)
     best = ranking({"a": [3, 3, 3, 3, 3, 3], "b": [2, 2, 2, 2, 2, 2], "c": [1, 1, 1, 1, 1, 1]})
     assert best.ranks == {"a": 1.0, "b": 2.0, "c": 3.0} and best.p < 0.01
+
+
+def test_resamples_that_do_not_differ_give_no_p_value() -> None:
+    one_patient, other = np.full((1, 50), 0.9), np.full((1, 50), 0.4)
+    assert np.isnan(difference(one_patient, other).p), "no chance was seen at all, which proves nothing"
+    assert difference(one_patient, one_patient).p == 1.0
+    assert np.isnan(difference(np.full((5, 50), 0.9), np.full((5, 50), 0.4)).p), "up to rounding"

@@ -70,7 +70,7 @@ def test_a_model_that_shares_no_seed_with_the_best_is_not_said_to_be_behind_it(s
     table = table_of(Stored.open(stored.out, ORDER))
     auroc = next(sentence for sentence in plain_reading(stored, [table]) if sentence.startswith("- IHM AUROC"))
     assert "MedFuse is not tested against it" in auroc and "behind" not in auroc
-    assert any(note.endswith("no seed is shared: MedFuse on IHM AUROC, IHM AUPRC.") for note in table.notes)
+    assert any(note.endswith("no spread of resamples): MedFuse on IHM AUROC, IHM AUPRC.") for note in table.notes)
 
 
 def test_the_reading_does_not_count_runs_that_a_model_lacks(stored):
