@@ -126,6 +126,7 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
         UserError: with all faults found, each with its place, the value and what is allowed.
     """
     faults: list[str] = []
+    config_file = config_file and config_file.expanduser()
     base = config_file.resolve().parent if config_file else Path.cwd()
     from_file = read_yaml(config_file) if config_file else {}
     given = {**from_file, **{key: value for key, value in typed.items() if value is not None}}

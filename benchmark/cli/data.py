@@ -26,6 +26,7 @@ def check_command(
     from benchmark.data.fingerprint import check_fingerprint
     from benchmark.manifest import read_manifest
 
+    data = data.expanduser()
     info = read_manifest(data)
     check_fingerprint(data, info.fingerprint)
     typer.echo(f"{info.name}: content unchanged since it was prepared ({info.fingerprint[:12]})")
@@ -61,9 +62,9 @@ def report_command(
     from benchmark.data.report.stored import stored_report, write_report
     from benchmark.manifest import read_manifest
 
-    folder = read_manifest(data).path
+    folder = read_manifest(data.expanduser()).path
     if out is not None:
-        typer.echo("\n".join(map(str, write_report(folder, out))))
+        typer.echo("\n".join(map(str, write_report(folder, out.expanduser()))))
         return
     report = markdown(*stored_report(folder))
     console = Console()

@@ -48,7 +48,9 @@ def prepare_command(
     from benchmark.data.rules import Rules
 
     rules = Rules.of_profile(profile, rule or [])
-
+    out, mimic_iv, mimic_cxr, mimic_note = (
+        path and path.expanduser() for path in (out, mimic_iv, mimic_cxr, mimic_note)
+    )
     console, known = Console(), out.exists()
     with Steps(console) as steps:
         prepare(mimic_iv, out, mimic_cxr, mimic_note, name, steps, rules)

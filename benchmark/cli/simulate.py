@@ -48,6 +48,7 @@ def simulate_command(
         "film_note": missing_film_note,
     }
     missing = MissingRates(**{name: rate for name, rate in given.items() if rate is not None})
+    out = out.expanduser()
     with Steps(Console()) as steps:
         simulate(out, patients, seed, missing, steps)
     typer.echo(f"simulated patients: {out}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from harness_fakes import write_data
 
 from benchmark import cli, registry
+from benchmark.config import resolve
 
 VERBS = ("run", "tune", "table", "figures", "list", "prepare", "simulate", "verify", "scan-results")
 
@@ -86,6 +88,19 @@ def test_places_that_cannot_be_written_are_refused_in_one_line(bench, tmp_path, 
     assert code == 2
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_a_tilde_that_the_shell_left_alone_is_the_home_folder(bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mine.yaml").write_text("models: [mt]\ntasks: [phe]\ndata: data\nprotocol: quick\n")
+    assert bench("simulate", "--patients", "60", "~/raw")[0] == 0
+    assert bench("prepare", "--mimic-iv=~/raw/mimic-iv", "~/data")[0] == 0
+    assert bench("data", "check", "~/data")[0] == 0
+    assert bench("data", "report", "~/data", "--out=~/report")[0] == 0
+    assert resolve({"out": "~/out"}, Path("~/mine.yaml")).data.path == tmp_path / "home" / "data"
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_lists(bench):
