@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli.run import Config, Data, Device, LabelFraction, Out, Protocol, Tasks
+from benchmark.cli.run import Data, Device, LabelFraction, Out, Protocol, Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +40,20 @@ Seeds = Annotated[
 ]
 Best = Annotated[int, typer.Option(min=1, help="How many of the best settings are trained again over seeds.")]
 BestSeeds = Annotated[int, typer.Option(min=1, help="With how many of the seeds.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.yaml",
+        help="A file for `bench run --config`: --models, --tasks, --seeds, --data, --protocol, --label-fraction, "
+        "--device, --workers and --out are read from it. Options typed here win.",
+    ),
+]
 Workers = Annotated[
-    int,
-    typer.Option(min=1, help="Processes side by side. With more than one, the values drawn depend on who is faster."),
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes side by side. With more than one, the values drawn depend on who is faster. Default: 1.",
+    ),
 ]
 
 
@@ -62,7 +74,7 @@ def tune_command(
     config: Config = None,
     label_fraction: LabelFraction = None,
     device: Device = None,
-    workers: Workers = 1,
+    workers: Workers = None,
     out: Out = None,
 ) -> None:
     """Search settings of models on validation patients.
@@ -85,10 +97,14 @@ def tune_command(
 
     from benchmark.config import resolve
     from benchmark.errors import UserError
+    from benchmark.protocols.reading import read_yaml
     from benchmark.tuning.tune import Request
 
-    if (model is None) == (models is None):
-        raise UserError("name either one --model or several --models (names, or a group such as all)")
+    in_file = config is not None and "models" in read_yaml(config.expanduser())
+    if (model is None) == (models is None) and not (model is None and in_file):
+        raise UserError(
+            "name either one --model or several --models (names, or a group such as all), or the models in --config"
+        )
     typed = {
         "models": model or models,
         "tasks": tasks,
@@ -101,7 +117,12 @@ def tune_command(
         "out": out,
     }
     settings = resolve(typed, config)
-    request = Request(trials, wide, multi_objective, epochs, seed, workers, best, best_seeds)
+    if len(settings.seeds) < 2:
+        raise UserError(
+            f"seeds: {list(settings.seeds)} is one seed; gains are in standard deviations of the reference over seeds, "
+            "which takes two or more"
+        )
+    request = Request(trials, wide, multi_objective, epochs, seed, settings.workers or 1, best, best_seeds)
     _tune(Console(), settings, request)
 
 

@@ -38,3 +38,20 @@ def test_tuned_settings_are_run_and_the_report_shows_their_study(tmp_path: Path,
     assert "2 finished trials" in section and "test patients were not read" in section
     assert "the settings without tuning" in section and "Trade-off between tasks" in section
     assert f"study: {records[0]['study']}" in text.split("Settings and environment")[-1]
+
+
+def test_a_config_file_names_models_and_workers_and_one_seed_is_refused_before_any_training(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    asked = []
+    monkeypatch.setattr("benchmark.cli.tune._tune", lambda _, settings, request: asked.append((settings, request)))
+    file = tmp_path / "mine.yaml"
+    file.write_text("models: [mmf]\nworkers: 2\nprotocol: quick\nout: out\n")
+    words = ("bench", "tune", "--config", str(file))
+    for more, code, says in (((), 0, ""), (("--workers", "1"), 0, ""), (("--seeds", "3"), 2, "[3] is one seed")):
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert (ended.value.code or 0) == code
+        assert says in capsys.readouterr().err
+    assert [(settings.models, request.workers) for settings, request in asked] == [(("mmf",), 2), (("mmf",), 1)]
