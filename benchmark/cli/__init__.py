@@ -93,6 +93,8 @@ def main() -> None:
         app()
     except UserError as fault:
         _refuse(str(fault))
+    except KeyboardInterrupt:  # before a verb begins; in one, typer ends with the same code
+        sys.exit(130)
     except OSError as fault:  # of the user's files and disks: a path that cannot be made, no right to read, no space
         _refuse(system_fault(fault))
 

@@ -103,6 +103,14 @@ def test_a_tilde_that_the_shell_left_alone_is_the_home_folder(bench, tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+def test_an_interrupt_before_a_verb_begins_leaves_no_traceback(bench, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    assert bench("list") == (130, "", "")
+
+
 def test_lists(bench):
     assert [line.split()[0] for line in bench("list", "models")[1].splitlines()[2:]] == list(registry.models())
     assert [line.split()[0] for line in bench("list", "tasks")[1].splitlines()[2:]] == [
