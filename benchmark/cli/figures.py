@@ -37,6 +37,7 @@ def figures_command(
     from benchmark import registry
     from benchmark.cli.progress import Steps
     from benchmark.config import default_out
+    from benchmark.errors import UserError
     from benchmark.reporting.figures import write
     from benchmark.reporting.paper import paper_figures
     from benchmark.runs.collect import collect
@@ -48,6 +49,8 @@ def figures_command(
     chosen = choose(groups(place, runs), group)
     with Steps(Console()) as steps:
         done = paper_figures(place, runs, chosen, registry.models(), numbers, folder, steps)
+    if numbers and not done.drawn:
+        raise UserError("\n".join(done.remarks))
     for drawn in done.drawn:
         files = write(drawn, place / "figures")
         typer.echo(f"{drawn.caption}\n")

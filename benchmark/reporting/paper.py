@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -156,10 +157,13 @@ class _Source:
         words += ["--trace"] if trace else []
         words += [f"--protocol {self.facts.protocol}"] if self.facts.protocol in shipped() else []
         words += [] if self._embedded else ["--data DIR"]
-        words += [] if self.out == default_out() else [f"--out {self.out}"]
+        words += [] if self.out == default_out() else [f"--out {shlex.quote(str(self.out))}"]
         sentence = f"`{' '.join(words)}` makes them"
         if self.facts.protocol not in shipped():
             sentence += f", with the --protocol or --config of the other runs ({self.facts.protocol})"
+        done = self.runs[self.runs["run"].isin(self.group.runs) & (self.runs["status"] == "done")]
+        if any(self.of(model).empty and model in set(done["model"]) for model in models):
+            sentence += "; figures draw runs on several tasks with all labels, which those that are here are not"
         if self.group.caption["code"]["version"] != code_version():
             sentence += "; the code has changed since, so that the others have to run again as well"
         return sentence

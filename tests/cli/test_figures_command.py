@@ -49,6 +49,17 @@ def test_what_can_be_drawn_is_and_the_rest_is_explained(bench, out: Path) -> Non
     assert "--seeds 40,42 --trace --protocol quick" in last
 
 
+def test_asked_for_figures_of_which_none_can_be_drawn_are_refused(bench, tmp_path: Path) -> None:
+    out = tmp_path / "my results"
+    write_run(out, "flexcare", 40, {"ihm": {"auroc": 0.7, "auprc": 0.4}})
+    code, _, err = bench("figures", "7", "--out", str(out))
+    assert code == 2
+    assert err.startswith("error: Figure 7 is left out: there are no traced runs of flexcare. `bench run")
+    assert f"--out '{out}'`" in err
+    assert "figures draw runs on several tasks with all labels, which those that are here are not" in err
+    assert bench("figures", "--out", str(out))[0] == 0
+
+
 def test_refusals(bench, out: Path, tmp_path: Path) -> None:
     code, _, err = bench("figures", "3", "--out", str(out))
     assert (code, err) == (2, "error: there is no figure 3 to draw. Allowed: 4, 5, 6, 7\n")
