@@ -31,7 +31,7 @@ def report_command(
     from benchmark.cli.progress import Steps
     from benchmark.config import default_out
     from benchmark.errors import UserError
-    from benchmark.files import replace_text
+    from benchmark.files import replace_text, write_fault
     from benchmark.reporting.layouts import layouts
     from benchmark.reporting.page import parts, render
     from benchmark.reporting.paper import paper_figures
@@ -42,6 +42,11 @@ def report_command(
     from benchmark.tuning.report import read_studies, study_part
 
     place = out.expanduser().resolve() if out else default_out()
+    target = page.expanduser().resolve()
+    if target.is_dir():  # or that would come out after all the work
+        raise UserError(f"{page} is a folder; name a file to write the page to")
+    if fault := write_fault(target.parent):
+        raise UserError(f"cannot write to {target.parent}: {fault}")
     entries = registry.models()
     stored = Stored.open(place, list(entries), group)
     opened = data_of(stored, data)
@@ -69,5 +74,5 @@ def report_command(
     studies = [study_part(one) for one in read_studies(place, caption["data"]["fingerprint"])]
     content = [*content[:-1], *studies, content[-1]]  # the settings stay the end
     title = f"Results on {caption['data']['name']}, protocol {caption['protocol']['name']}"
-    replace_text(page.expanduser().resolve(), render(title, bool(caption["data"]["simulated"]), content))
+    replace_text(target, render(title, bool(caption["data"]["simulated"]), content))
     typer.echo(f"page: {page}")
