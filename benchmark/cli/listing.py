@@ -35,6 +35,10 @@ def list_command(
 
     if what is not None and what not in KINDS:
         raise UserError(unknown("list", what, KINDS))
+    if options and cost:
+        raise UserError("--options and --cost are two lists of models; name one of them")
+    if (options or cost) and what not in (None, "models"):
+        raise UserError(f"{'--options' if options else '--cost'} goes with models; found with {what}")
     printers = {
         "models": _costs if cost else lambda: _models(options),
         "tasks": _tasks,
