@@ -48,7 +48,7 @@ class RunOptions(BaseModel):
     models: Annotated[tuple[str, ...], Field(min_length=1)] = ("all",)
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
-    data: str | None = None
+    data: Annotated[str, Field(min_length=1)] | None = None
     protocol: str | dict[str, Any] | None = None
     label_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     trace: bool = False
@@ -62,7 +62,7 @@ class RunOptions(BaseModel):
     save_every: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     stall_after: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180.0
     deterministic: bool = False
-    out: str | None = None
+    out: Annotated[str, Field(min_length=1)] | None = None
     dry_run: bool = False
     devices: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
     paper_size: bool = False
@@ -144,6 +144,10 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     tasks = _select_tasks(given.get("tasks"), data, faults)
     if options and options.address and options.executor != "ray":
         faults.append(f"address: {options.address!r} is that of a Ray cluster, and goes with executor: ray")
+    if options and options.executor != "ray" and options.gpu_share != 1:
+        faults.append(f"gpu_share: {options.gpu_share:g} is that of a job under Ray, and goes with executor: ray")
+    if options and options.executor != "slurm" and options.slurm:
+        faults.append(f"slurm: {options.slurm} are parameters of submitit, and go with executor: slurm")
     faults += _carried_over_nowhere(given.get("models"), tasks)
     sources = (registry.get(name).pretrained_on for name in models)
     needed = tuple(dict.fromkeys([*models, *filter(None, sources)]))
