@@ -48,7 +48,7 @@ def table_command(
 
     place = out.expanduser().resolve() if out else default_out()
     console = Console()
-    with Steps(console) as steps:
+    with Steps(Console(stderr=True)) as steps:
         tables, others = make_tables(place, group, published, steps)
     print_tables(console, tables, place, all_metrics, others)
 
@@ -82,16 +82,18 @@ def print_tables(
     all_metrics: bool = False,
     others: Sequence[RunGroup] = (),
 ) -> None:
-    """Shows the tables, writes their files and says where they are."""
+    """Writes the files of the tables, shows the tables and says where the files are."""
     from benchmark.reporting.formats import to_markdown, to_screen, write_tables
 
+    # Files first: what is printed may go into a pipe that somebody closes early, as `head` does.
+    written = [write_tables(table, out / "tables", all_metrics) for table in tables]
     for table in tables:
         if console.is_terminal:
             console.print(to_screen(table, all_metrics, console.width))
         else:
             typer.echo(to_markdown(table, all_metrics))
-    for table in tables:
-        for name, path in write_tables(table, out / "tables", all_metrics).items():
+    for files in written:
+        for name, path in files.items():
             typer.echo(f"{name + ':':<10}{path}")
     if others:
         typer.echo("\nOther groups of runs here, of other data, protocol or code (bench table --group ID):")

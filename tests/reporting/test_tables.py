@@ -13,6 +13,7 @@ from rich.console import Console
 from stored_runs import ORDER, layout, write_run
 
 from benchmark import registry
+from benchmark.cli.table import print_tables
 from benchmark.errors import UserError
 from benchmark.published import published
 from benchmark.reporting.formats import latex_text, to_csv, to_latex, to_markdown, to_screen, write_tables
@@ -311,6 +312,16 @@ def test_latex_text_leaves_no_special_character_alone():
         r"a\&b\%c\$d\#e\_f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}"
         r"\textless{}\textgreater{}\textbar{}"
     )
+
+
+def test_files_are_written_although_nobody_reads_what_is_printed(out, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("benchmark.cli.table.typer.echo", closed)
+    with pytest.raises(BrokenPipeError):
+        print_tables(Console(file=io.StringIO()), [table_of(out)], out)
+    assert sorted(path.suffix for path in (out / "tables").iterdir()) == [".csv", ".md", ".tex"]
 
 
 @pytest.mark.parametrize(("table", "figures"), [("table3", 84), ("table5", 28), ("table6", 24), ("table2", 7)])
