@@ -44,7 +44,7 @@ def compare_command(
 
     place = out.expanduser().resolve() if out else default_out()
     runs = collect(place)
-    chosen = choose(groups(place, runs), group)
+    chosen = choose(groups(place, runs), group, place)
     # The last asked-for last: of several settings of a model they are compared, as they stand in the table.
     members = runs.set_index("run", drop=False).loc[list(chosen.runs)]
     pairs = compare(place, choose_runs(members, first), choose_runs(members, second))

@@ -46,7 +46,7 @@ def figures_command(
     place = out.expanduser().resolve() if out else default_out()
     folder = data.expanduser().resolve() if data else None
     runs = collect(place)
-    chosen = choose(groups(place, runs), group)
+    chosen = choose(groups(place, runs), group, place)
     with Steps(Console()) as steps:
         done = paper_figures(place, runs, chosen, registry.models(), numbers, folder, steps)
     if numbers and not done.drawn:

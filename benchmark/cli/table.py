@@ -66,7 +66,7 @@ def make_tables(
 
     runs = collect(out)
     found = groups(out, runs)
-    chosen = choose(found, group)
+    chosen = choose(found, group, out)
     entries = registry.models()
     resamples = resamples_of(out, runs, chosen)
     resamples.compute(progress)

@@ -49,7 +49,7 @@ class Stored:
             UserError: there is no such group, or a model has no finished run in it.
         """
         runs = collect(out)
-        chosen = choose(groups(out, runs), group)
+        chosen = choose(groups(out, runs), group, out)
         place = {name: position for position, name in enumerate(chosen.runs)}
         own = runs[runs["run"].isin(place) & (runs["status"] == "done")]
         own = own.assign(asked=own["run"].map(place)).sort_values("asked", ignore_index=True)

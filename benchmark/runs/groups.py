@@ -99,10 +99,11 @@ def groups(out: Path, runs: pd.DataFrame) -> list[RunGroup]:
     return sorted(found, key=lambda group: group.newest, reverse=True)
 
 
-def choose(found: list[RunGroup], wanted: str | None) -> RunGroup:
-    """The group whose id starts with `wanted`, or the newest."""
+def choose(found: list[RunGroup], wanted: str | None, out: Path | None = None) -> RunGroup:
+    """The group whose id starts with `wanted`, or the newest; `out` is the folder that they were looked for in."""
     if not found:
-        raise UserError("there are no runs yet; `bench run` makes some")
+        place = f" in {out}" if out else ""
+        raise UserError(f"there are no runs yet{place}; `bench run` makes some")
     if wanted is None:
         return found[0]
     matches = [group for group in found if group.id.startswith(wanted)]

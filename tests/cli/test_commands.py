@@ -63,7 +63,8 @@ def test_all_refusals_come_at_once_with_exit_code_2_and_no_traceback(bench, tmp_
     assert not (tmp_path / "out").exists()
     assert bench("run", "--modles", "mt")[0] == 2
     assert "Did you mean 'list'?" in bench("lst")[2]
-    assert bench("table", "--out", str(tmp_path))[::2] == (2, "error: there are no runs yet; `bench run` makes some\n")
+    nothing = f"error: there are no runs yet in {tmp_path}; `bench run` makes some\n"
+    assert bench("table", "--out", str(tmp_path))[::2] == (2, nothing)
     assert "did you mean 'models'" in bench("list", "modles")[2]
 
 
