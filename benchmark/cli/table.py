@@ -82,16 +82,17 @@ def print_tables(
     all_metrics: bool = False,
     others: Sequence[RunGroup] = (),
 ) -> None:
-    """Writes the files of the tables, shows the tables and says where the files are."""
+    """Shows the tables, writes their files and says where they are."""
     from benchmark.reporting.formats import to_markdown, to_screen, write_tables
 
-    # Files first: what is printed may go into a pipe that somebody closes early, as `head` does.
-    written = [write_tables(table, out / "tables", all_metrics) for table in tables]
-    for table in tables:
-        if console.is_terminal:
-            console.print(to_screen(table, all_metrics, console.width))
-        else:
-            typer.echo(to_markdown(table, all_metrics))
+    try:
+        for table in tables:
+            if console.is_terminal:
+                console.print(to_screen(table, all_metrics, console.width))
+            else:
+                typer.echo(to_markdown(table, all_metrics))
+    finally:  # also if somebody closes the pipe early, as `head` does
+        written = [write_tables(table, out / "tables", all_metrics) for table in tables]
     for files in written:
         for name, path in files.items():
             typer.echo(f"{name + ':':<10}{path}")
