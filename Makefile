@@ -15,7 +15,7 @@ bench: .venv/bench
 
 # Files of tests are shared out among the cores; each core keeps at a file, whose tests share what they prepare.
 test: .venv/dev
-	.venv/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+	.venv/bin/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 benchmarks: .venv/dev
 	.venv/bin/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-autosave

@@ -52,6 +52,8 @@ def make_stack(
     plans = [make_plan(model, seed, task, **changes) for seed in SEEDS]
     ready = [make_ready(plan, data, {name: data.task(name) for name in plan.tasks}, device) for plan in plans]
     stack = SeedStack([each.model for each in ready], models()[model].clip_norm, ready[0].schedule.half)
-    source = FixedSource(ready[0].training[task], SEEDS, 8, DeviceStores(data, ENCODER, device, budget=budget))
+    source = FixedSource(
+        ready[0].training[task], SEEDS, plans[0].batch_size, DeviceStores(data, ENCODER, device, budget=budget)
+    )
     kind = source.source.task.task.kind
     return stack, source, Objective(kind, 0.5, getattr(ready[0].model, "aux_weights", {}))

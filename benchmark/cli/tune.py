@@ -117,6 +117,8 @@ def tune_command(
         "out": out,
     }
     settings = resolve(typed, config)
+    if settings.dry_run:
+        raise UserError("dry_run: goes with bench run; a search cannot be planned without its trials")
     if len(settings.seeds) < 2:
         raise UserError(
             f"seeds: {list(settings.seeds)} is one seed; gains are in standard deviations of the reference over seeds, "

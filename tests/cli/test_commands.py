@@ -96,7 +96,7 @@ def test_a_tilde_that_the_shell_left_alone_is_the_home_folder(bench, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "mine.yaml").write_text("models: [mt]\ntasks: [phe]\ndata: data\nprotocol: quick\n")
-    assert bench("simulate", "--patients", "60", "~/raw")[0] == 0
+    assert bench("simulate", "--patients", "12", "~/raw")[0] == 0
     assert bench("prepare", "--mimic-iv=~/raw/mimic-iv", "~/data")[0] == 0
     assert bench("data", "check", "~/data")[0] == 0
     assert bench("data", "report", "~/data", "--out=~/report")[0] == 0

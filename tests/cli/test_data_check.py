@@ -28,6 +28,7 @@ def check(folder: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_check(folder):
     code, said, _ = check(folder)
     assert code == 0 and "content unchanged" in said and "all hold" in said

@@ -165,6 +165,7 @@ for name, count in [("encode", 2), ("_write", 2)]:
 """
 
 
+@pytest.mark.slow
 def test_killed_calls_go_on_where_they_were(checkpoint, tmp_path, encoded, monkeypatch) -> None:
     """Killed before the second text is encoded; then again when the third is stored, but not marked."""
     root = data_dir(tmp_path / "data")

@@ -134,6 +134,7 @@ def test_strides_that_kernels_would_read_wrongly_are_refused() -> None:
         attend_within(drawn(3 * WIDTH, sum(LENGTHS)).T, slots(used), HEADS, 0.3, 0.0)
 
 
+@pytest.mark.slow
 def test_dropout_drops_its_share_and_gradients_are_those_of_the_same_draw() -> None:
     used, rate = torch.tensor(USED[0], device=DEVICE), 0.25
     bits = torch.tensor([3, -7, 11, 13, -17, 19, 23, 29], dtype=torch.int16, device=DEVICE)
@@ -159,14 +160,15 @@ def test_dropout_drops_its_share_and_gradients_are_those_of_the_same_draw() -> N
         torch.testing.assert_close(along, (ahead - behind) / 2e-2, rtol=2e-2, atol=1e-1)
     ones = torch.cat([inputs[0][:, : 2 * WIDTH], torch.ones(sum(LENGTHS), WIDTH, device=DEVICE)], 1)
     kept = []
-    for number in range(8):
+    for number in range(4):
         with drawn_from(Drawn(bits + number, torch.zeros(0, device=DEVICE))):
             kept.append(attend_within(ones, slots(used), HEADS, 0.0, rate)[: USED[0][0]])
-    kept = torch.stack(kept).view(8, USED[0][0], HEADS, -1)[..., 0] * (1 - rate)  # shares of equal probabilities
+    kept = torch.stack(kept).view(4, USED[0][0], HEADS, -1)[..., 0] * (1 - rate)  # shares of equal probabilities
     assert kept.mean().item() == pytest.approx(1 - rate, abs=0.01)
     assert not torch.equal(kept[0], kept[1]) and not torch.equal(kept[:, :, 0], kept[:, :, 1]), "other draws"
 
 
+@pytest.mark.slow
 def test_a_layer_and_the_encoder_compute_what_they_compute_without_kernels(plainly) -> None:
     torch.manual_seed(0)
     layer = EncoderLayer(WIDTH, HEADS, 0.0).to(DEVICE)

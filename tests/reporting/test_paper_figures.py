@@ -70,6 +70,7 @@ def drawn(out: Path) -> Figures:
     return draw(out)
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_in_all_formats(drawn: Figures, tmp_path: Path) -> None:
     assert [one.name for one in drawn.drawn] == NAMES
     for one in drawn.drawn:

@@ -44,6 +44,7 @@ def test_the_time_of_a_job_follows_from_steps_and_samples_of_the_fastest_epoch(t
     assert kind_of([first], "fixed") != kind_of(others, "fixed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["packed", "fixed"])
 def test_kinds_are_calibrated_once_and_on_a_part_of_the_data(tmp_path: Path, monkeypatch, form: str) -> None:
     config = configured(tmp_path, prepare(tmp_path), models="flexcare,m3care,boosted-trees", tasks="ihm", form=form)

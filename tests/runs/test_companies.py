@@ -120,6 +120,7 @@ def seeds_together(out: Path) -> dict[str, int]:
     return {name: record["info"]["seeds_together"] for name, record in records.items()}
 
 
+@pytest.mark.slow
 def test_a_pool_gives_whole_companies_to_its_workers(tmp_path: Path) -> None:
     data, predictions = prepare(tmp_path), []
     for workers in (1, 2):

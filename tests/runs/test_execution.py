@@ -110,6 +110,7 @@ def times_of_finished(out: Path) -> dict[str, int]:
     return {str(file): file.stat().st_mtime_ns for file in out.glob("runs/*/*") if ".failed" not in file.parent.name}
 
 
+@pytest.mark.slow
 def test_a_pool_gives_the_same_results_as_one_process_and_survives_a_dying_worker(tmp_path):
     pool = config_for(tmp_path / "pool", models="flexcare", tasks="ihm,phe", seeds=f"1,2,{DYING_SEED},3")
     events = []
@@ -179,6 +180,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_command_ends_its_workers_and_costs_only_unfinished_runs(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)

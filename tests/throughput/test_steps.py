@@ -48,6 +48,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     return call
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_writes(bench, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SIZES)
     out, trace = tmp_path / "out", tmp_path / "trace.json"

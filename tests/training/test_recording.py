@@ -39,6 +39,7 @@ class Recording(Steps):
         self.record = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "task", "precision"), CASES)
 def test_replayed_steps_are_the_steps_as_they_are(
     model: str, task: str, precision: str, data: PreparedData, monkeypatch: pytest.MonkeyPatch
