@@ -66,7 +66,7 @@ def compare_command(
 def _table(pairs: list[Pair], first: str, second: str) -> str:
     from tabulate import tabulate
 
-    from benchmark.reporting.names import metric_title, number, task_title
+    from benchmark.reporting.names import metric_title, number, p_value, task_title
 
     rows, before = [], None
     for pair in pairs:
@@ -81,7 +81,7 @@ def _table(pairs: list[Pair], first: str, second: str) -> str:
                 number(pair.second.value),
                 number(pair.gap.value, sign=True),
                 f"{number(pair.gap.low, sign=True)} to {number(pair.gap.high, sign=True)}",
-                f"{pair.gap.p:.3f}",
+                p_value(pair.gap.p),
             ]
         )
         before = place

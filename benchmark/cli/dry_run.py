@@ -64,7 +64,9 @@ def _print_outlook(console: Console, found: Outlook | None, basis: str) -> None:
     if found.unknown:
         left = counted(found.unknown)
         _say(console, f"without {left} of models that are fitted in one go, which cannot be estimated")
-    _say(console, f"Measured on {found.device}: {found.timed:,} training steps. {basis}")
+    _say(
+        console, f"Measured on {found.device}: {found.timed:,} training step{'' if found.timed == 1 else 's'}. {basis}"
+    )
 
 
 def _print_plan(console: Console, settings: RunConfig, plan: Plan | None) -> None:

@@ -43,6 +43,17 @@ def task_title(name: str, label_fraction: float = 1.0) -> str:
     return title if label_fraction == 1 else f"{title}, {100 * label_fraction:g}% labels"
 
 
+def p_value(value: float | None) -> str:
+    """A p value as it is printed: never 0.
+
+    >>> p_value(0.0312), p_value(0.00002), p_value(None)
+    ('0.031', '<0.001', 'n.a.')
+    """
+    if value is None or math.isnan(value):
+        return "n.a."
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
 def number(value: float | None, digits: int = DIGITS, sign: bool = False) -> str:
     """A figure as the paper prints it, without the zero before the point.
 

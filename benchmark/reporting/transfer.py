@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmark.evaluation.comparison import Estimate, difference, holm, score
 from benchmark.registry import twins
-from benchmark.reporting.names import metric_title, number, task_title
+from benchmark.reporting.names import metric_title, number, p_value, task_title
 from benchmark.reporting.resamples import Resamples
 from benchmark.reporting.sheets import Sheet, figures, interval, printed
 from benchmark.reporting.significance import ALPHA
@@ -160,7 +160,7 @@ def transfer_sheet(stored: Stored, entries: Mapping[str, ModelEntry], resamples:
             "more tasks": number(row.more_score.value),
             "fewer": number(row.fewer_score.value),
             "difference": interval(row.gap, sign=True),
-            "p": f"{row.gap.p:.3f}",
+            "p": p_value(row.gap.p),
             "verdict": row.verdict,
         }
         for row in rows

@@ -9,6 +9,7 @@ import pandas as pd
 
 from benchmark.evaluation.comparison import Ranking
 from benchmark.reporting.figures.style import INK, STRONG, STYLE, Drawn, Facts, new_figure
+from benchmark.reporting.names import p_value
 
 
 def draw_ranks(found: Ranking, titles: Mapping[str, str], facts: Facts) -> Drawn:
@@ -50,8 +51,8 @@ def draw_ranks(found: Ranking, titles: Mapping[str, str], facts: Facts) -> Drawn
         axes.set_axis_off()
     caption = (
         f"Mean ranks by the first metric of {found.tasks} tasks (1 is best). Bars join models whose mean ranks differ "
-        f"by less than the critical difference of the Nemenyi test at 0.05 ({found.critical:.2f}); Friedman test p = "
-        f"{found.p:.3f}. With so few tasks this describes; it does not decide."
+        f"by less than the critical difference of the Nemenyi test at 0.05 ({found.critical:.2f}); Friedman test: p "
+        f"{p_value(found.p)}. With so few tasks this describes; it does not decide."
     )
     table = pd.DataFrame({"model": names, "mean_rank": ranks}).assign(critical_difference=found.critical, p=found.p)
     return Drawn("ranks", caption, figure, facts, {"": table})

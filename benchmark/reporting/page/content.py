@@ -123,7 +123,7 @@ def _analyses(sheets: Iterable[Sheet], group: RunGroup) -> list[Part]:
 
 def _key(text: str) -> str:
     """What a printed figure is sorted by; empty for words."""
-    first = text.replace("\N{DEGREE SIGN}", "").replace(",", "").split(" ")[0].rstrip("%")
+    first = text.replace("\N{DEGREE SIGN}", "").replace(",", "").split(" ")[0].lstrip("<").rstrip("%")
     try:
         return repr(float(first))
     except ValueError:
