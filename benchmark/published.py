@@ -15,7 +15,13 @@ def published(table: str = "table3") -> pd.DataFrame:
     """A published table in tidy form, one row a figure or task; its columns are those of the CSV file."""
     file = FOLDER / f"{table}.csv"
     if not file.is_file():
-        raise UserError(unknown("published table", table, sorted(path.stem for path in FOLDER.glob("*.csv"))))
+        known = sorted(path.stem for path in FOLDER.glob("*.csv"))
+        if not known:  # the folder of results that somebody made room in
+            raise UserError(
+                f"no tables of the paper in {FOLDER}; they belong to the program: `git checkout -- results` brings "
+                "them back"
+            )
+        raise UserError(unknown("published table", table, known))
     return pd.read_csv(file)
 
 

@@ -330,3 +330,12 @@ def test_published_tables_are_complete(table, figures):
     assert len(frame) == figures
     assert set(frame["table"]) == {table}
     assert not frame.duplicated([name for name in frame if name not in ("mean", "std")]).any()
+
+
+def test_without_the_papers_tables_it_is_said_how_they_come_back(tmp_path: Path, monkeypatch) -> None:
+    """They lie in the folder of results, which users empty."""
+    with pytest.raises(UserError, match="unknown published table 'tabel3'; did you mean 'table3'"):
+        published("tabel3")
+    monkeypatch.setattr("benchmark.published.FOLDER", tmp_path)
+    with pytest.raises(UserError, match="git checkout -- results"):
+        published()
