@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from models import ragged
 from models.contract import (
@@ -83,10 +85,29 @@ def forward_flops(module: nn.Module, batch: Batch) -> float:
     Fused kernels hide their products from the counter. Plain ones, which do the same work, are used for attention by
     request and for recurrent layers in double precision.
     """
-    counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), _nothing_padded(), counter:
-        module.double().eval()(batch)
-    return counter.get_total_flops() / batch.size
+    module = module.double().eval()
+    # Without gradients and yet not in inference mode: there torch hides what its larger operations consist of.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _nothing_padded(), _Products() as products:
+        module(batch)
+    return products.flops / batch.size
+
+
+class _Products(TorchDispatchMode):
+    """Adds up the FLOPs of all products that torch carries out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or torch loads its compiler, which takes seconds, to tell it to pass over this class
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 @contextmanager

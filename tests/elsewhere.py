@@ -56,7 +56,7 @@ def _step_and_prediction(name, device) -> None:
     from benchmark.throughput.mixes import mixes
     from models.contract import Dimensions
 
-    fixed_form.SAMPLES_FOR_ROOMS = 32
+    fixed_form.SAMPLES_FOR_ROOMS = 8
     subject = _subject(_entry(name), mixes(["los"])["los"], Dimensions(**_SIZES), device)
     runner = make_runner(subject, "fixed", torch.float32, 3, 2)
     batch = runner.fit(subject.batch(3, 0), 0)
@@ -66,7 +66,7 @@ def _step_and_prediction(name, device) -> None:
         raise ValueError(f"logits on {logits.device}")
 
 
-_SIZES = {"width": 8, "layers": 2, "heads": 2, "hours": 4, "note_tokens": 3, "film": 16, "patch": 8}
+_SIZES = {"width": 8, "layers": 1, "heads": 2, "hours": 4, "note_tokens": 3, "film": 16, "patch": 8}
 
 
 def _subject(*arguments):

@@ -16,10 +16,10 @@ import polars as pl
 from benchmark.code_version import code_version
 from benchmark.data.audit import audit_folder, require_sound, write_audit
 from benchmark.data.audit.evidence import write_event_hours, write_origins
+from benchmark.data.film_list import NO_FILE, NO_TIME
 from benchmark.data.film_store import read_sums, write_films
 from benchmark.data.fingerprint import FORMAT, fingerprint
 from benchmark.data.labels import films_from
-from benchmark.data.links import NO_FILE, NO_TIME
 from benchmark.data.people import write_people
 from benchmark.data.raw import TABLES, RawMimic
 from benchmark.data.redraw import stay_films, write_stay_films

@@ -12,8 +12,8 @@ import pandas as pd
 from benchmark.data.cohort import Cohort, build_cohort, read_diagnoses
 from benchmark.data.discretiser import TOLERANCE
 from benchmark.data.events import Events, Progress, extract_events
+from benchmark.data.film_list import read_films, read_findings
 from benchmark.data.labels import draft_dia, draft_drg, draft_stay_tasks
-from benchmark.data.links import read_films, read_findings
 from benchmark.data.note_source import with_previous_notes
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.rules import Rules

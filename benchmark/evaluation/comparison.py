@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
 from benchmark.random import stream
 
@@ -92,7 +92,7 @@ def _p_value(by_seed: np.ndarray, values: np.ndarray) -> float:
         return 1.0 if abs(values[0]) < ROUNDING else float("nan")
     of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
     freedom = (variance / of_seeds) ** 2 * (seeds - 1) if of_seeds > 0 else np.inf
-    return float(2 * stats.t.sf(abs(values[0]) / np.sqrt(variance), max(freedom, 1.0)))
+    return float(2 * stdtr(max(freedom, 1.0), -abs(values[0]) / np.sqrt(variance)))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -147,6 +147,8 @@ def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
     Raises:
         ValueError: fewer than three models or two tasks, or a score that is not finite.
     """
+    from scipy import stats  # two seconds, for rankings alone
+
     names = list(scores)
     table = np.array([scores[name] for name in names], dtype=float)  # (models, tasks)
     if table.ndim != 2 or table.shape[0] < 3 or table.shape[1] < 2:

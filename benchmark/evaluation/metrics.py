@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
+import pandas as pd
 
 UNDEFINED_LABEL = 0.5
 """What a label with one class only contributes to a macro AUROC."""
@@ -28,7 +27,7 @@ def auroc(y: np.ndarray, score: np.ndarray) -> float:
     negatives = len(y) - positives
     if not positives or not negatives:
         return float("nan")
-    rank_sum = rankdata(score)[y.astype(bool)].sum()
+    rank_sum = pd.Series(score).rank().to_numpy()[y.astype(bool)].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
@@ -37,21 +36,26 @@ def auprc(y: np.ndarray, score: np.ndarray) -> float:
 
     The rule of the published evaluation; it is optimistic, `average_precision` is the safer number.
     """
-    positives = int(np.count_nonzero(y))
-    if not positives:
+    if not np.count_nonzero(y):
         return float("nan")
-    order = np.argsort(-score, kind="stable")
-    sorted_score = score[order]
-    hits = np.cumsum(y[order].astype(np.float64))
-    last = np.r_[np.flatnonzero(np.diff(sorted_score)), len(score) - 1]  # one point a distinct score
-    precision = np.r_[1.0, hits[last] / (last + 1)]
-    recall = np.r_[0.0, hits[last] / positives]
-    return float(np.trapezoid(precision, recall))
+    precision, recall = _precision_recall(y, score)
+    return float(np.trapezoid(np.r_[1.0, precision], np.r_[0.0, recall]))
 
 
 def average_precision(y: np.ndarray, score: np.ndarray) -> float:
-    """Average precision; NaN without positives."""
-    return float(average_precision_score(y, score)) if np.count_nonzero(y) else float("nan")
+    """Average precision, the sum over distinct scores of precision times the recall gained; NaN without positives."""
+    if not np.count_nonzero(y):
+        return float("nan")
+    precision, recall = _precision_recall(y, score)
+    return float((precision * np.diff(recall, prepend=0.0)).sum())
+
+
+def _precision_recall(y: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall when all from a score on are called positive, highest score first."""
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(y[order].astype(np.float64))
+    last = np.r_[np.flatnonzero(np.diff(score[order])), len(score) - 1]  # of the samples that share a score
+    return hits[last] / (last + 1), hits[last] / hits[-1]
 
 
 def macro_auroc(y: np.ndarray, score: np.ndarray, known: np.ndarray) -> float:

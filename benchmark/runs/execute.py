@@ -224,7 +224,8 @@ def threads_of(context: Context) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        if context.deterministic:  # any call loads torch's compiler, which takes seconds
+            torch.use_deterministic_algorithms(before[1])
 
 
 def plan_of(job: Job, context: Context) -> TrainingPlan:

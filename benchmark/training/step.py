@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
+
 import torch
 from torch import Tensor, nn
 
@@ -9,10 +11,19 @@ from benchmark.data.batches import LabelledBatch
 from benchmark.training.portions import Portions
 
 
+class Adam(torch.optim.Adam):
+    """torch's own, without the wrappers for its compiler: they load it, which takes seconds, and none is wanted."""
+
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
+
+
 def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     """Adam over all trainable parameters, one kernel for all of them."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+    return Adam(parameters, lr=learning_rate, fused=True)
 
 
 def train_step(

@@ -29,6 +29,16 @@ seeds: [40]
 BENCH = (sys.executable, "-c", "from benchmark.cli import main; main()")
 
 
+HEAVY = ("torch._dynamo", "sklearn", "scipy.stats", "matplotlib", "transformers")
+"""Libraries whose import takes seconds, and which a grid does not need."""
+
+TELLING = (sys.executable, "-c", f"""
+import atexit, sys
+from benchmark.cli import main
+atexit.register(lambda: print("loaded:", *(name for name in {HEAVY} if name in sys.modules), file=sys.stderr))
+main()""")
+
+
 def finished(out: Path) -> dict[str, Path]:
     return {file.parent.name: file.parent for file in out.glob("runs/[!.]*/run.json")}
 
@@ -72,9 +82,10 @@ def test_the_grid_is_completed_and_the_table_shown(grid):
 def test_the_killed_and_continued_grid_equals_an_undisturbed_one_in_one_process(grid, tmp_path):
     out, protocol, _, _ = grid
     (data,) = (out / "data").glob("embedded-*")
-    command = [*BENCH, "run", "--models", "all", "--protocol", str(protocol), "--out", str(tmp_path)]
+    command = [*TELLING, "run", "--models", "all", "--protocol", str(protocol), "--out", str(tmp_path)]
     command += ["--data", str(data), "--workers", "1", "--device", "cpu"]
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].split() == ["loaded:"], done.stderr
     disturbed, undisturbed = finished(out), finished(tmp_path)
     assert disturbed.keys() == undisturbed.keys()
     for name, folder in undisturbed.items():

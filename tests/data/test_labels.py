@@ -7,8 +7,8 @@ import pytest
 from raw_files import START, Hospital, hours
 
 from benchmark.data.cohort import build_cohort
+from benchmark.data.film_list import read_films
 from benchmark.data.labels import draft_dia, draft_drg, draft_stay_tasks
-from benchmark.data.links import read_films
 from benchmark.data.raw import RawMimic
 from benchmark.data.rules import Rules
 from benchmark.tasks.dia import FINDINGS

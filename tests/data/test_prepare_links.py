@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.data.links import enclosing, latest_film, study_time
+from benchmark.data.film_list import study_time
+from benchmark.data.links import enclosing, latest_film
 
 ORIGIN = pd.Timestamp("2150-03-01")
 few = st.integers(0, 6)

@@ -15,8 +15,8 @@ from raw_files import START, Hospital, hours
 
 from benchmark.data.cohort import build_cohort, read_diagnoses
 from benchmark.data.events import extract_events
+from benchmark.data.film_list import read_films, read_findings
 from benchmark.data.labels import draft_dia, draft_stay_tasks
-from benchmark.data.links import read_films, read_findings
 from benchmark.data.raw import RawMimic
 from benchmark.data.rules import Rules
 from benchmark.data.sources import with_first_events

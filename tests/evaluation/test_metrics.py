@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, f1_score, precision_recall_curve, roc_auc_score
 
 from benchmark.evaluation import metrics
 
@@ -18,11 +18,12 @@ scored_labels = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_si
 
 
 @given(scored_labels)
-def test_auroc_and_auprc_agree_with_scikit_learn_also_with_ties(pairs: list[tuple[int, int]]) -> None:
+def test_areas_agree_with_scikit_learn_also_with_ties(pairs: list[tuple[int, int]]) -> None:
     y, score = np.array(pairs).T
     assert metrics.auroc(y, score) == pytest.approx(roc_auc_score(y, score), abs=1e-12)
     precision, recall, _ = precision_recall_curve(y, score)
     assert metrics.auprc(y, score) == pytest.approx(auc(recall, precision), abs=1e-12)
+    assert metrics.average_precision(y, score) == pytest.approx(average_precision_score(y, score), abs=1e-12)
 
 
 def test_trapezoid_and_average_precision_differ() -> None:
