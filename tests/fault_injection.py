@@ -41,6 +41,13 @@ seeds: [40]
 """
 MODELS, TASKS = "flexcare,mt", "ihm,phe"
 TRIALS = 4
+UNUSED = (
+    "benchmark.analysis.",
+    "benchmark.throughput.",
+    "benchmark.reporting.paper",
+    "benchmark.reporting.figures.rep",
+)
+"""Modules that none of the commands needs."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +290,7 @@ def _import_everything() -> None:
     # A trial that loses three workers is given up; here any number of kills must leave the study as it would have been.
     import_module("benchmark.tuning.study").ATTEMPTS = sys.maxsize
     for module in pkgutil.walk_packages(benchmark.__path__, "benchmark."):
-        with suppress(ImportError):  # of packages that are needed for some verbs only
+        if not module.name.startswith(UNUSED):
             import_module(module.name)
     for name in ("BertModel", "AutoTokenizer", "BertTokenizerFast"):
         getattr(transformers, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 from raw_files import small_hospital
 
+from benchmark import cli
 from benchmark.data.fingerprint import fingerprint
 from benchmark.data.prepare import prepare
 
@@ -22,14 +22,19 @@ def folder(tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def check(folder: Path) -> tuple[int, str, str]:
-    command = [sys.executable, "-c", "from benchmark.cli import main; main()", "data", "check", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def check(monkeypatch, capsys):
+    def call(folder: Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bench", "data", "check", str(folder)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return call
 
 
-@pytest.mark.slow
-def test_check(folder):
+def test_check(folder, check):
     code, said, _ = check(folder)
     assert code == 0 and "content unchanged" in said and "all hold" in said
 

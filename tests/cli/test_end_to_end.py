@@ -32,11 +32,15 @@ BENCH = (sys.executable, "-c", "from benchmark.cli import main; main()")
 HEAVY = ("torch._dynamo", "sklearn", "scipy.stats", "matplotlib", "transformers")
 """Libraries whose import takes seconds, and which a grid does not need."""
 
-TELLING = (sys.executable, "-c", f"""
+TELLING = (
+    sys.executable,
+    "-c",
+    f"""
 import atexit, sys
 from benchmark.cli import main
 atexit.register(lambda: print("loaded:", *(name for name in {HEAVY} if name in sys.modules), file=sys.stderr))
-main()""")
+main()""",
+)
 
 
 def finished(out: Path) -> dict[str, Path]:
