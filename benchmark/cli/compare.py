@@ -54,12 +54,13 @@ def compare_command(
         if (patterns or pair.pattern == EVERYTHING) and (all_metrics or pair.metric in TASKS[pair.task].metrics[:2])
     ]
     data = chosen.caption["data"]
+    # Before anything is printed: whoever reads the output may stop listening.
+    target = place / "tables" / f"compare-{first}-{second}-{chosen.id}.csv"
+    replace_text(target, _csv(pairs, first, second, data))
     kind = "SIMULATED DATA. " if data["simulated"] else ""
     typer.echo(f"{kind}{first} minus {second} on {data['name']}, protocol {chosen.caption['protocol']['name']}\n")
     typer.echo(_table(shown, first, second))
     typer.echo("\np of all samples: adjusted over the tasks (Holm); of patterns: not adjusted.")
-    target = place / "tables" / f"compare-{first}-{second}-{chosen.id}.csv"
-    replace_text(target, _csv(pairs, first, second, data))
     typer.echo(f"\nCSV: {target}")
 
 

@@ -186,7 +186,7 @@ edits = st.tuples(
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: f"{sample[0]}-{sample[1]}")
 @settings(
-    max_examples=3, deadline=None, phases=[Phase.generate]
+    max_examples=2, deadline=None, phases=[Phase.generate]
 )  # each example prepares a data set; shrinking takes minutes
 @given(edits=edits)
 def test_later_rows_do_not_change_an_input(sample, edits):

@@ -150,14 +150,12 @@ def test_dropout_drops_its_share_and_gradients_are_those_of_the_same_draw() -> N
 
     leaves = [part.clone().requires_grad_() for part in inputs]
     gradients = torch.autograd.grad(value(*leaves), leaves)
-    for seed in (5, 6):
-        direction = [drawn(*part.shape, seed=seed) for part in inputs]
-        ahead, behind = (
-            value(*(part + step * along for part, along in zip(inputs, direction, strict=True)))
-            for step in (1e-2, -1e-2)
-        )
-        along = sum((part * way).sum() for part, way in zip(gradients, direction, strict=True))
-        torch.testing.assert_close(along, (ahead - behind) / 2e-2, rtol=2e-2, atol=1e-1)
+    direction = [drawn(*part.shape, seed=5) for part in inputs]
+    ahead, behind = (
+        value(*(part + step * along for part, along in zip(inputs, direction, strict=True))) for step in (1e-2, -1e-2)
+    )
+    along = sum((part * way).sum() for part, way in zip(gradients, direction, strict=True))
+    torch.testing.assert_close(along, (ahead - behind) / 2e-2, rtol=2e-2, atol=1e-1)
     ones = torch.cat([inputs[0][:, : 2 * WIDTH], torch.ones(sum(LENGTHS), WIDTH, device=DEVICE)], 1)
     kept = []
     for number in range(4):

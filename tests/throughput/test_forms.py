@@ -14,7 +14,7 @@ from benchmark.throughput.forms import Subject, make_runner
 from benchmark.throughput.mixes import mixes
 from models.contract import Dimensions
 
-SIZES = Dimensions(width=16, layers=2, heads=2, hours=24, note_tokens=16, film=32, patch=16)
+SIZES = Dimensions(width=16, layers=1, heads=2, hours=24, note_tokens=16, film=32, patch=16)
 CPU = torch.device("cpu")
 
 

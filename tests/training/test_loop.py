@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmark.data.batches import BatchSource, LabelledBatch, Labels
 from benchmark.data.dataset import PreparedData
-from benchmark.training import loop
+from benchmark.training import loop, step
 from benchmark.training.loop import EpochReport, Fitted, Schedule, fit
 from benchmark.training.predict import EVALUATION_BATCH, Predictions, predict
 from models.contract import Batch, Dimensions, Output
@@ -101,7 +101,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
             assert names == ("first", "second")
             return dict(zip(names, next(scores[source.task.task.name]), strict=True))
 
-        monkeypatch.setattr(torch.optim, "Adam", Recorder)
+        monkeypatch.setattr(step, "Adam", Recorder)
         monkeypatch.setattr(loop, "predict", fake_predict)
         monkeypatch.setattr(loop, "score", fake_score)
         monkeypatch.setattr(loop, "partition_loss", lambda source, _: next(left[source.task.task.name]))

@@ -21,7 +21,7 @@ from benchmark.training.stacked import SeedStack
 
 COMPARED = [name for name, entry in models().items() if entry.group == "table3"]
 CASES = [(name, "los", "float32") for name in (*COMPARED, "flexcare-authors", "flexcare-d")]
-CASES += [(name, "dia", "bfloat16") for name in ("flexcare", "medfuse", "m3care", "multimodn")]
+CASES += [(name, "dia", "bfloat16") for name in ("flexcare", "medfuse")]
 STEPS = 4
 """Of an epoch; enough to come back to a room."""
 
