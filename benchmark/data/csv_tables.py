@@ -71,29 +71,38 @@ class BlankError(Exception):
 
 
 class Guard:
-    """Looks at the columns of a table while they stream by, and counts rows.
+    """Looks at a table while it streams by, and counts its rows.
 
     The reader fills a row that has too few fields with nulls: those are looked for in columns that are never blank. It
     passes over fields too many unless all columns are read: so all are.
+
+    Args:
+        rows: gets the number of rows seen so far, by table. filled: columns that are blank in no row.
     """
 
-    def __init__(self, rows: dict[str, int], table: str) -> None:
-        self.rows, self.table, self.count = rows, table, 0
+    def __init__(self, rows: dict[str, int], table: str, filled: Sequence[str]) -> None:
+        self.rows, self.table, self.columns, self.count = rows, table, filled, 0
         self._lock = threading.Lock()
 
-    def counting(self, column: pl.Series) -> pl.Series:
+    def over(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """The same frame; nothing that is done with it is done to rows that have not been looked at."""
+        return frame.map_batches(
+            self._look,
+            predicate_pushdown=False,
+            projection_pushdown=False,
+            slice_pushdown=False,
+            streamable=True,
+            schema=frame.collect_schema(),
+        )
+
+    def _look(self, batch: pl.DataFrame) -> pl.DataFrame:
         with self._lock:  # the reader's threads call at the same time
-            self.count += len(column)
+            self.count += batch.height
             self.rows[self.table] = self.count
-        return self.filled(column)
-
-    def filled(self, column: pl.Series) -> pl.Series:
-        if column.null_count():
-            raise BlankError(f"column {column.name} is blank in a row")
-        return column.is_not_null()
-
-    def read(self, column: pl.Series) -> pl.Series:
-        return pl.repeat(True, len(column), dtype=pl.Boolean, eager=True)
+        for name in self.columns:
+            if batch[name].null_count():
+                raise BlankError(f"column {name} is blank in a row")
+        return batch
 
 
 def scanned(frame: pl.LazyFrame) -> Path | None:

@@ -188,16 +188,8 @@ class RawMimic:
         blank = {found: "" for name, found in names.items() if name != "text"}
         frame = open_csv(path, schema_overrides=numeric, null_values=blank)
         frame = frame.rename({found: name for name, found in names.items() if name != found})
-        guard = Guard(self.rows, table)
-        first, *required = [name for name in FILLED[table] if name in names]
-        looks = {first: guard.counting} | dict.fromkeys(required, guard.filled)
-        seen = (
-            pl.col(name).map_batches(looks.get(name, guard.read), pl.Boolean, is_elementwise=True)
-            for name in frame.collect_schema().names()
-        )
-        # Before all other conditions, so that the guard sees every row.
-        frame = frame.filter(pl.all_horizontal(seen))
-        return frame.select(_value(name) for name in names)
+        guard = Guard(self.rows, table, [name for name in FILLED[table] if name in names])
+        return guard.over(frame).select(_value(name) for name in names)
 
     def count(self, table: str) -> int:
         """Rows of a table; the whole file is read."""
