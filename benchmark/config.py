@@ -4,68 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from benchmark import registry
 from benchmark.code_version import ROOT
 from benchmark.errors import UserError
 from benchmark.files import write_fault
 from benchmark.manifest import DataInfo, read_manifest
-from benchmark.protocols.reading import based, overlaid, parse_protocol, parse_strictly, protocol_values, read_yaml
-from benchmark.protocols.schema import Count, Protocol, Seed
+from benchmark.options import clashes, list_faults, listed, parse_options
+from benchmark.protocols.reading import based, overlaid, parse_protocol, protocol_values, read_yaml
+from benchmark.protocols.schema import Protocol
 from benchmark.suggest import unknown
 from benchmark.tasks import TASKS
 from models.contract import ModelEntry
 
 DEFAULT_PROTOCOL = {"without data": "quick", "with data": "paper"}
-
-_LISTS = {
-    "models": "names of models or groups (all, ablations, ...) with commas between",
-    "tasks": "names with commas between, or all",
-    "seeds": f"whole numbers from 0 to {2**32 - 1} with commas between",
-    "devices": "whole numbers from 1 with commas between",
-}
-"""Options that are lists, and what may stand in them."""
-
-
-ExecutorName = Literal["auto", "process", "pool", "gpus", "ray", "slurm"]
-
-BY_THE_JOB = ("ray", "slurm")
-"""Executors that are given one job at a time, and so never seeds side by side."""
-
-
-class RunOptions(BaseModel):
-    """The options of `bench run`, as typed or as a YAML file holds them. None stands for the default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("all",)
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
-    data: Annotated[str, Field(min_length=1)] | None = None
-    protocol: str | dict[str, Any] | None = None
-    label_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    trace: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Count | None = None
-    form: Literal["auto", "packed", "fixed"] = "auto"
-    executor: ExecutorName = "auto"
-    address: str | None = None
-    gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    slurm: dict[str, Any] = Field(default_factory=dict)
-    save_every: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
-    stall_after: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180.0
-    deterministic: bool = False
-    out: Annotated[str, Field(min_length=1)] | None = None
-    dry_run: bool = False
-    devices: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
-    paper_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,11 +88,12 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     base = config_file.resolve().parent if config_file else Path.cwd()
     from_file = read_yaml(config_file) if config_file else {}
     given = {**from_file, **{key: value for key, value in typed.items() if value is not None}}
-    given = {key: _listed(key, value) for key, value in given.items()}
-    faults += _list_faults(given)
+    given = {key: listed(key, value) for key, value in given.items()}
+    faults += list_faults(given)
     if given.get("paper_size") is True:
         given = {"models": ["all", "ablations", "extensions"], "tasks": ["all"], **given}
-    options = _parse_options(given, faults)
+    options = parse_options(given, faults)
+    faults += clashes(given, options)
     folder = base if typed.get("data") is None else Path.cwd()
     data = _read_data(given.get("data"), folder, faults)
     like_data = given.get("data") or given.get("paper_size")
@@ -142,33 +101,14 @@ def resolve(typed: Mapping[str, Any], config_file: Path | None = None) -> RunCon
     protocol = None if values is None else parse_protocol(values, faults)
     models = _select_models(given.get("models", ["all"]), faults)
     tasks = _select_tasks(given.get("tasks"), data, faults)
-    if options and options.address and options.executor != "ray":
-        faults.append(f"address: {options.address!r} is that of a Ray cluster, and goes with executor: ray")
-    if options and options.executor != "ray" and options.gpu_share != 1:
-        faults.append(f"gpu_share: {options.gpu_share:g} is that of a job under Ray, and goes with executor: ray")
-    if options and options.executor != "slurm" and options.slurm:
-        faults.append(f"slurm: {options.slurm} are parameters of submitit, and go with executor: slurm")
     faults += _carried_over_nowhere(given.get("models"), tasks)
     sources = (registry.get(name).pretrained_on for name in models)
     needed = tuple(dict.fromkeys([*models, *filter(None, sources)]))
     strangers = [registry.name_fault(name) for name in protocol.training_of] if protocol else []
     faults += [f"protocol.training_of: {fault}" for fault in strangers if fault]
     model_options = _model_options(needed, (values or {}).get("models"), faults)
-    seeds = given.get("seeds")
-    if isinstance(seeds, list) and len(set(map(str, seeds))) < len(seeds):
-        faults.append(f"seeds: {seeds} repeat a seed")
     if given.get("device") == "cuda" and not _has_cuda():
         faults.append("device: 'cuda' was asked for, but torch sees no CUDA device here. Allowed: auto, cpu")
-    if given.get("form") == "fixed" and given.get("executor") in BY_THE_JOB:
-        allowed = "auto, process, pool, gpus"
-        faults.append(f"executor: {given['executor']!r} takes job by job, not seeds side by side; allowed: {allowed}")
-    faults += [
-        f"{name}: goes with dry_run; nothing is trained with it"
-        for name in ("devices", "paper_size")
-        if given.get(name) and not given.get("dry_run")
-    ]
-    if given.get("paper_size") and given.get("data"):
-        faults.append(f"paper_size: stands in place of a data set; found with data {given['data']!r}")
     out = _out(given.get("out"), base if typed.get("out") is None else Path.cwd())
     if fault := write_fault(out):
         faults.append(f"out: cannot write to {out}: {fault}")
@@ -239,42 +179,6 @@ def _together(faults: list[str]) -> str:
     if len(faults) == 1:
         return faults[0]
     return "\n".join([f"{len(faults)} faults in the options:", *(f"  - {fault}" for fault in faults)])
-
-
-def _listed(key: str, value: Any) -> Any:
-    """Options that are lists may be typed as one text with commas, or as a single value."""
-    if key not in _LISTS:
-        return value
-    if isinstance(value, str):
-        value = [part for part in re.split(r"[,\s]+", value) if part]
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = [value]
-    if key in ("seeds", "devices") and isinstance(value, list):
-        value = [int(part) if isinstance(part, str) and re.fullmatch(r"-?\d+", part) else part for part in value]
-    return value
-
-
-def _list_faults(given: dict[str, Any]) -> list[str]:
-    """What is wrong with the lists among the options; a faulty list is taken out of `given`."""
-    faults = []
-    for key, allowed in _LISTS.items():
-        value = given.get(key)
-        if value == []:
-            faults.append(f"{key}: none is named. Allowed: {allowed}")
-        elif key == "seeds" and isinstance(value, list):
-            wrong = [seed for seed in value if type(seed) is not int or not 0 <= seed < 2**32]
-            faults += [f"seeds: {seed!r} is no seed. Allowed: {allowed}" for seed in wrong]
-        if faults and faults[-1].startswith(key):
-            del given[key]
-    return faults
-
-
-def _parse_options(given: Mapping[str, Any], faults: list[str]) -> RunOptions | None:
-    named = {key: value for key, value in given.items() if key in RunOptions.model_fields}
-    for key in given:
-        if key not in named:
-            faults.append(unknown("key", key, RunOptions.model_fields))
-    return parse_strictly(RunOptions, named, "", faults)
 
 
 def _read_data(value: Any, folder: Path, faults: list[str]) -> DataInfo | None:

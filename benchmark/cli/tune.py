@@ -117,8 +117,7 @@ def tune_command(
         "out": out,
     }
     settings = resolve(typed, config)
-    if settings.dry_run:
-        raise UserError("dry_run: goes with bench run; a search cannot be planned without its trials")
+    _refuse_what_runs_alone_have(settings)
     if len(settings.seeds) < 2:
         raise UserError(
             f"seeds: {list(settings.seeds)} is one seed; gains are in standard deviations of the reference over seeds, "
@@ -126,6 +125,21 @@ def tune_command(
         )
     request = Request(trials, wide, multi_objective, epochs, seed, settings.workers or 1, best, best_seeds)
     _tune(Console(), settings, request)
+
+
+def _refuse_what_runs_alone_have(settings: RunConfig) -> None:
+    """An option of `bench run` in the file that a search would pass over is a fault."""
+    from benchmark.errors import UserError
+    from benchmark.options import RunOptions
+
+    usual = RunOptions()
+    unused = ("trace", "form", "executor", "address", "gpu_share", "slurm", "save_every", "stall_after", "dry_run")
+    found = [name for name in unused if getattr(settings, name) != getattr(usual, name)]
+    if found:
+        raise UserError(
+            f"{', '.join(found)}: goes with bench run; a search trains its trials one after another, or in as many "
+            "processes as --workers says"
+        )
 
 
 def _tune(console: Console, settings: RunConfig, request: Request) -> None:
@@ -137,7 +151,7 @@ def _tune(console: Console, settings: RunConfig, request: Request) -> None:
 
     try:
         with Steps(console) as steps:
-            plan = prepare_plan(settings, steps)
+            plan = prepare_plan(settings, steps, again=True)
         heard = _heard(console)
         searches, winners = [], []
         for name in settings.models:

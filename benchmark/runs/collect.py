@@ -42,7 +42,14 @@ def collect(out: Path) -> pd.DataFrame:
     facts on data, protocol and encoder. Of two finished runs that differ only in that one is traced, the traced one
     stands for both: their other numbers are the same, and a seed must not count twice.
     """
-    rows = [_row(read_run(folder), folder) for folder in finished_runs(out)]
+    rows = []
+    for folder in finished_runs(out):
+        try:
+            rows.append(_row(read_run(folder), folder))
+        except UserError:
+            if folder.exists():
+                raise
+            # A failed run, which another process has repeated meanwhile.
     runs = pd.DataFrame(rows, columns=list(COLUMNS))
     twins = runs.loc[(runs["status"] == "done") & runs["traced"].astype(bool), ["variant", "seed"]]
     known = set(twins.itertuples(index=False, name=None))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from benchmark.runs.companies import companies, execute_company
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
+from benchmark.runs.folder import is_done
 from benchmark.runs.job import Job
 from benchmark.runs.workers import as_worker, threads_in_environment
 
@@ -237,15 +238,20 @@ class _Worker:
         return not self.left
 
     def buried(self, context: Context) -> list[RunResult]:
-        """The results of the jobs that the process did not survive."""
+        """The results of the jobs that the process did not survive; those that it had stored before are finished."""
         self.process.join()
         code = self.process.exitcode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
         error = f"the worker process {how}" + (" (out of memory?)" if code == -9 else "")
         seconds = (datetime.now(UTC) - self.since).total_seconds()
+        results = []
         for job in self.left.values():
-            store_failure(job, context, self.since, seconds, error, None)
-        return [RunResult(job, "failed", seconds=seconds, error=error) for job in self.left.values()]
+            if is_done(context.out, job.id):
+                results.append(RunResult(job, "skipped"))
+            else:
+                store_failure(job, context, self.since, seconds, error, None)
+                results.append(RunResult(job, "failed", seconds=seconds, error=error))
+        return results
 
 
 def _work(pipe: Connection, context: Context, execute: Execute) -> None:

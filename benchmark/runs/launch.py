@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.code_version import code_version
-from benchmark.config import BY_THE_JOB, RunConfig
+from benchmark.config import RunConfig
 from benchmark.cores import core_count
 from benchmark.errors import UserError
 from benchmark.files import remove_abandoned
 from benchmark.manifest import DataInfo, read_manifest
+from benchmark.options import BY_THE_JOB
 from benchmark.runs.backends import executor_for
 from benchmark.runs.calibrate import stored_speeds
 from benchmark.runs.companies import companies
@@ -51,8 +52,12 @@ class Summary:
         return [result for result in self.results.values() if result.status == "failed"]
 
 
-def prepare_plan(config: RunConfig, progress: Progress | None = None) -> Plan:
-    """Everything that jobs need: makes the embedded cohort and the note embeddings where they are missing."""
+def prepare_plan(config: RunConfig, progress: Progress | None = None, again: bool = False) -> Plan:
+    """Everything that jobs need: makes the embedded cohort and the note embeddings where they are missing.
+
+    Args:
+        again: whether finished jobs will be trained once more, as in a search.
+    """
     data, encoder = config.data, None
     if data is None or data.modalities.get("note"):
         encoder = find_encoder(config)  # first, so that an encoder out of reach is told before any work is done
@@ -62,7 +67,7 @@ def prepare_plan(config: RunConfig, progress: Progress | None = None) -> Plan:
     _require_tasks(config, data)
     plan = make_plan(config, data, encoder)
     if encoder:
-        _embed(config, plan, progress)
+        _embed(config, plan, progress, again)
     return plan
 
 
@@ -171,8 +176,8 @@ def _require_tasks(config: RunConfig, data: DataInfo) -> None:
         raise UserError(f"not possible on {data.name}: {reasons}. Allowed: {', '.join(data.samples)}")
 
 
-def _embed(config: RunConfig, plan: Plan, progress: Progress | None) -> None:
-    """Makes the embeddings of all texts that the jobs read, and those with noise that unfinished ones will train on."""
+def _embed(config: RunConfig, plan: Plan, progress: Progress | None, again: bool) -> None:
+    """Makes the embeddings of all texts that the jobs read, and those with noise that they will train on."""
     from benchmark.data.note_cache import ensure_embeddings
 
     protocol, tokens = config.protocol, config.protocol.dimensions.note_tokens
@@ -184,6 +189,6 @@ def _embed(config: RunConfig, plan: Plan, progress: Progress | None) -> None:
         ensure_embeddings(folder, spec, sections, tokens, device, progress, special, draw)
 
     ensure(plan.jobs, None)
-    noisy = [job for job in plan.jobs if job.note_dropout and not is_done(config.out, job.id)]
+    noisy = [job for job in plan.jobs if job.note_dropout and (again or not is_done(config.out, job.id))]
     for draw in range(max((job.note_dropout for job in noisy), default=0)):
         ensure([job for job in noisy if job.note_dropout > draw], draw)

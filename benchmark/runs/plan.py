@@ -109,7 +109,7 @@ def make_job(
     entry, training = registry.get(name), config.protocol.training
     own = config.protocol.training_of.get(name, ModelTraining())
     together = entry.multitask and len(tasks) > 1
-    epochs = training.epochs.multitask if entry.multitask else training.epochs.singletask
+    epochs = training.epochs.multitask if together else training.epochs.singletask
     halve = training.halve_learning_rate and together
     epochs = own.epochs or epochs
     dimensions = config.protocol.dimensions.model_dump()

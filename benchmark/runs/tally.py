@@ -44,6 +44,7 @@ class Tally:
         self.results: dict[str, RunResult] = {}
         self._cost = {job.id: job.cost(samples) for job in jobs}
         self._started = clock()
+        self._heard: tuple[float, float] | None = None  # moment of the first news of work, and the work done by then
 
     def tell(self, event: Event) -> None:
         if isinstance(event, Started):
@@ -55,6 +56,8 @@ class Tally:
         elif isinstance(event, Ended):
             self.running.pop(event.result.job.id, None)
             self.results[event.result.job.id] = event.result
+        if self._heard is None and self._work:
+            self._heard = self.clock(), self._work
 
     @property
     def ended(self) -> int:
@@ -69,14 +72,26 @@ class Tally:
         return self.clock() - self._started
 
     def seconds_left(self) -> float | None:
-        """From the share of the work done in this call and the time it took; None before there is anything to go by."""
-        work = sum(self._cost[name] for name, result in self.results.items() if result.status != "skipped")
-        work += sum(self._cost[name] * self.share(name) for name in self.running)
+        """From the share of the work done and the time it took; None before there is anything to go by.
+
+        The time until the first news has the start of processes in it, and the work by then may be that of an earlier
+        call: once as much time again has passed, neither counts.
+        """
+        since, before, now = self._started, 0.0, self.clock()
+        if self._heard and now - self._heard[0] > self._heard[0] - self._started:
+            since, before = self._heard
+        work = self._work - before
         rest = sum(
             self._cost[job.id] for job in self.jobs if job.id not in self.done_before and job.id not in self.results
         )
         rest -= sum(self._cost[name] * self.share(name) for name in self.running)
-        return self.elapsed * rest / work if work else None
+        return (now - since) * rest / work if work > 0 else None
+
+    @property
+    def _work(self) -> float:
+        """What was done in this call, in samples."""
+        work = sum(self._cost[name] for name, result in self.results.items() if result.status != "skipped")
+        return work + sum(self._cost[name] * self.share(name) for name in self.running)
 
     def share(self, job_id: str) -> float:
         """Part of a running job's epochs that is over."""

@@ -59,7 +59,8 @@ class Search:
     @property
     def context(self) -> Context:
         """One thread on the CPU, as for runs: sums in another order would give other last digits."""
-        return Context(self.data.path, self.config.out / "tuning", self.device, threads=1)
+        folder, wanted = self.config.out / "tuning", self.config.deterministic
+        return Context(self.data.path, folder, self.device, threads=1, deterministic=wanted)
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -84,7 +84,8 @@ def plan_search(config: RunConfig, model: str, request: Request, plan: Plan, hea
         seed: [make_job(known, name, tasks, seed, plan.data, plan.encoder) for tasks in task_sets(name, config.tasks)]
         for seed in config.seeds
     }
-    whole = Context(plan.data.path, config.out / "tuning", device_of(config), threads=1)
+    folder, wanted = config.out / "tuning", config.deterministic
+    whole = Context(plan.data.path, folder, device_of(config), threads=1, deterministic=wanted)
     several = [job for one in jobs.values() for job in one]
     train_missing(several, whole, request.workers, f"reference {registry.get(name).title}", heard)
     runs = {seed: _together(config, one) for seed, one in jobs.items()}

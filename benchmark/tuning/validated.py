@@ -16,7 +16,7 @@ import pandas as pd
 from benchmark.errors import UserError
 from benchmark.files import replace_text
 from benchmark.runs.collect import read_run
-from benchmark.runs.execute import Context, RunResult, store_failure, training_plan
+from benchmark.runs.execute import Context, RunResult, store_failure, threads_of, training_plan
 from benchmark.runs.folder import is_done, json_text, runs_folder
 from benchmark.runs.job import Job
 from benchmark.tuning.objective import Metrics
@@ -71,20 +71,15 @@ def validate_job(
 def run_validation(
     job: Job, context: Context, notify: Callable[[EpochReport], None], data: PreparedData | None = None
 ) -> Validated:
-    """Trains a job on validation, with as many threads as jobs have."""
+    """Trains a job on validation, with the threads and the kind of algorithms that jobs have."""
     import torch
 
     from benchmark.data.dataset import PreparedData
     from benchmark.training import validate
 
-    before = torch.get_num_threads()
-    if context.device == "cpu":
-        torch.set_num_threads(context.threads)
-    try:
-        opened = data or PreparedData.open(context.data)
+    opened = data or PreparedData.open(context.data)
+    with threads_of(context):
         return validate(training_plan(job), opened, torch.device(context.device), notify)
-    finally:
-        torch.set_num_threads(before)
 
 
 def missing(out: Path, jobs: Sequence[Job]) -> list[Job]:

@@ -116,7 +116,8 @@ def write_settings(file: Path, searches: Sequence[Search], winners: Sequence[Con
             f"# {search.model}: study {search.id}, trial {winner.trial}; mean standardised gain over "
             f"{search.reference.model} on validation {winner.mean:+.3f}{spread}, seeds {seeds}"
         )
-    content: dict[str, Any] = {"models": [search.model for search in searches]}
+    # The tasks too: task weights are in proportion to one another, and mean nothing beside those of other tasks.
+    content: dict[str, Any] = {"models": [search.model for search in searches], "tasks": list(config.tasks)}
     if config.data is not None:
         content["data"] = str(config.data.path)
     if config.label_fraction != 1:

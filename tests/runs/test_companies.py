@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from harness_fakes import config_for, fake_train
+from harness_fakes import config_for, fake_execute, fake_train
 from tuning_data import configured, plan_of, prepare
 
 from benchmark.errors import UserError
@@ -185,11 +185,15 @@ def test_a_worker_that_dies_costs_those_seeds_of_its_company_that_it_has_not_end
     worker, told = _Worker(process, Mock(), Place()), []
     worker.give([first, *others], told.append)
     assert (worker.has_ended(first), [event.job.seed for event in told]) == (False, [1, 2, 3])
-    results = worker.buried(Context(config.data.path, config.out, "cpu", 1, form="fixed"))
-    assert [(result.job, result.error) for result in results] == [
-        (job, "the worker process ended with code 7") for job in others
+    context = Context(config.data.path, config.out, "cpu", 1, form="fixed")
+    stored, lost = others
+    assert fake_execute(stored, context).status == "done"  # and the news of it never came
+    results = worker.buried(context)
+    assert [(result.job, result.status, result.error) for result in results] == [
+        (stored, "skipped", ""),
+        (lost, "failed", "the worker process ended with code 7"),
     ]
-    assert len(list(runs_folder(config.out).glob("*.failed"))) == 2
+    assert [folder.name for folder in runs_folder(config.out).glob("*.failed")] == [f"{lost.id}.failed"]
 
 
 def test_in_the_packed_form_everybody_is_alone(tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ def test_time_left_follows_the_share_of_the_work_done(tally):
     tally.tell(Advanced(job, EpochReport(1, 2, "ihm", 0.5, 0.6, 1.0)))
     costs = [entry.cost({"ihm": {"train": 100}, "phe": {"train": 400}}) for entry in waiting]
     assert tally.seconds_left() == pytest.approx(10 * (sum(costs) - costs[0] / 2) / (costs[0] / 2))
+    tally.test_time[0] = 21.0  # more than 10 s since the first news, which began with a start of 10 s
+    tally.tell(Advanced(job, EpochReport(2, 2, "ihm", 0.5, 0.6, 1.0)))
+    assert tally.seconds_left() == pytest.approx(11 * (sum(costs) - costs[0]) / (costs[0] / 2))
 
 
 def test_the_grid_counts_a_multitask_run_under_each_of_its_tasks(tally):

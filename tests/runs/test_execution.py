@@ -20,6 +20,7 @@ from harness_fakes import DYING_SEED, FAILING_SEED, config_for, fake_execute, fa
 from safetensors import safe_open
 
 from benchmark.files import remove_abandoned
+from benchmark.runs import collect as collecting
 from benchmark.runs.collect import collect
 from benchmark.runs.execute import execute
 from benchmark.runs.executors import Advanced, Ended, InProcess, ProcessPool, Started
@@ -104,6 +105,16 @@ def test_finished_runs_are_skipped_and_failed_ones_kept_and_tried_again(tmp_path
     assert run(config, execute=mended).results[failed.job.id].status == "done"
     assert not folder.exists(), "a success takes the place of the failure"
     assert sorted(collect(config.out)["status"]) == ["done"] * 3
+
+
+def test_a_failed_run_may_go_while_results_are_read(tmp_path, monkeypatch):
+    config = config_for(tmp_path, models="medfuse", tasks="ihm", seeds=f"1,{FAILING_SEED}")
+    run(config)
+    listed = list(finished_runs(config.out))
+    (failed,) = (folder for folder in listed if folder.suffix == ".failed")
+    failed.rename(tmp_path / "gone")
+    monkeypatch.setattr(collecting, "finished_runs", lambda out: listed)
+    assert list(collect(config.out)["status"]) == ["done"]
 
 
 def times_of_finished(out: Path) -> dict[str, int]:

@@ -39,6 +39,10 @@ def test_the_first_training_is_part_of_the_plan_and_of_the_name(config):
         assert sources[seed].tasks == ("ihm", "los", "dec", "phe", "rea", "dia")
         assert sources[seed].label_fraction == 1.0 and carried[seed].label_fraction == 0.01
         assert carried[seed].tasks == ("drg",) and carried[seed].initial == sources[seed].id
+    paper = config(tasks="drg", models="flexcare,flexcare-st,flexcare-pretrained", protocol="paper")
+    epochs = {(job.model, job.tasks): job.epochs for job in make_plan(paper, paper.data, None).jobs}
+    assert epochs.pop(("flexcare", sources[1].tasks)) == 25
+    assert set(epochs.values()) == {40}, "on one task nobody is trained for longer than another"
     assert carried[1].variant == carried[2].variant, "seeds of one cell, though each starts from its own run"
     other = replace(settings, protocol=settings.protocol.model_copy(update={"seeds": (1,)}))
     training = other.protocol.training.model_copy(update={"batch_size": 7})

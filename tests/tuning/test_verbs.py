@@ -47,10 +47,12 @@ def test_a_config_file_names_models_and_workers_and_one_seed_is_refused_before_a
     monkeypatch.setattr("benchmark.cli.tune._tune", lambda _, settings, request: asked.append((settings, request)))
     file = tmp_path / "mine.yaml"
     file.write_text("models: [mmf]\nworkers: 2\nprotocol: quick\nout: out\n")
-    planned = tmp_path / "planned.yaml"
+    planned, sent = tmp_path / "planned.yaml", tmp_path / "sent.yaml"
     planned.write_text(file.read_text() + "dry_run: true\n")
+    sent.write_text(file.read_text() + "form: packed\nslurm: {slurm_partition: gpu}\nexecutor: slurm\n")
     cases = [(file, [], 0, ""), (file, ["--workers", "1"], 0, "")]
     cases += [(file, ["--seeds", "3"], 2, "[3] is one seed"), (planned, [], 2, "dry_run: goes with bench run")]
+    cases.append((sent, [], 2, "form, executor, slurm: goes with bench run"))
     for config, more, code, says in cases:
         monkeypatch.setattr(sys, "argv", ["bench", "tune", "--config", str(config), *more])
         with pytest.raises(SystemExit) as ended:
