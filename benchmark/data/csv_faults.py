@@ -66,6 +66,8 @@ def require_whole_last_row(path: Path) -> None:
         header = file.readline().decode("utf-8", errors="replace")
         file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
         last = file.read().decode("utf-8", errors="replace").splitlines()[-1]
+    if last.endswith('"'):  # the end of a field, maybe of many lines, of which this is the last; an open one is found
+        return
     names, fields = next(csv.reader([header])), next(csv.reader([last]))
     if len(fields) < len(names):
         raise UserError(f"{path} is cut short: its last row has {len(fields)} of {len(names)} fields and no line end")

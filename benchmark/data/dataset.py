@@ -141,7 +141,9 @@ class PreparedData:
 
     @cached_property
     def films(self) -> np.ndarray:
-        """(n, 256, 256) uint8."""
+        """(n, 256, 256) uint8; none of a data set that was prepared without films."""
+        if self.manifest.get("modalities", {}).get("cxr") is False:
+            return np.zeros((0, 256, 256), dtype=np.uint8)
         return np.load(self.films_file, mmap_mode="r")
 
     @property

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from benchmark.data.rules import Rules
+from benchmark.errors import UserError
 
 SIDE = 256
 """Height and width of a stored film."""
@@ -69,6 +70,7 @@ def decode(path: Path, rules: Rules = Rules(), sha256: str | None = None) -> np.
 
     Raises:
         BadFilm: the file is missing, damaged, or holds no film.
+        UserError: a disk, a network or a right stands in the way, which says nothing about the film.
     """
     try:
         data = path.read_bytes()
@@ -78,6 +80,7 @@ def decode(path: Path, rules: Rules = Rules(), sha256: str | None = None) -> np.
             _require_film(image)
             return _twice(image) if rules.film_pixels == "twice" else _once(image)
     except _UNREADABLE as fault:
+        _require_own_fault(fault, path)
         raise BadFilm(_reason(fault, path)) from fault
 
 
@@ -93,8 +96,16 @@ def looks_whole(path: Path) -> bool:
         with path.open("rb") as file:
             file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
             return _END_OF_JPEG in file.read()
-    except _UNREADABLE:
+    except _UNREADABLE as fault:
+        _require_own_fault(fault, path)
         return False
+
+
+def _require_own_fault(fault: Exception, path: Path) -> None:
+    """A file that could be read another time must not cost the film its place in the data set."""
+    of_the_system = isinstance(fault, OSError) and fault.errno is not None
+    if of_the_system and not isinstance(fault, (FileNotFoundError, IsADirectoryError)):
+        raise UserError(f"{path} cannot be read: {fault.strerror}; once it can be, call again") from fault
 
 
 def _require_film(image: Image.Image) -> None:

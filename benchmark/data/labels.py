@@ -74,7 +74,7 @@ def draft_dia(
         rules: choice and cut of films, label policy.
     """
     numbered = preferred(films.assign(film=np.arange(len(films))), rules)
-    chosen = numbered.sort_values("whole", ascending=False, kind="stable").drop_duplicates("study_id")
+    chosen = numbered.drop_duplicates("study_id")
     labels = dia.samples(findings, rules).drop(columns="study_id")
     draft = chosen.merge(findings[["subject_id", "study_id"]].join(labels, how="inner"), on=["subject_id", "study_id"])
     draft["end"] = draft.time

@@ -40,10 +40,12 @@ def latest_film(windows: pd.DataFrame, films: pd.DataFrame, rules: Rules = Rules
 
 
 def preferred(films: pd.DataFrame, rules: Rules) -> pd.DataFrame:
-    """The films in the order in which one is chosen among those of one moment or study."""
+    """The films in the order in which one is chosen among those of a moment or study, those that look broken last."""
     if rules.film_choice == "smallest_id":
-        return films.sort_values("dicom_id", kind="stable")
-    return films.sort_values("row", ascending=False, kind="stable")
+        ordered = films.sort_values("dicom_id", kind="stable")
+    else:
+        ordered = films.sort_values("row", ascending=False, kind="stable")
+    return ordered.sort_values("whole", ascending=False, kind="stable") if "whole" in ordered else ordered
 
 
 def enclosing(moments: pd.DataFrame, intervals: pd.DataFrame, latest: str = "start") -> np.ndarray:

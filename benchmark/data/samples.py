@@ -23,6 +23,7 @@ TRUTH_RULES = {
     "phe": ("icd10",),
     "rea": ("death", "readmission", "count_stays", "age"),
     "dia": ("findings", "unlabelled"),
+    "drg": ("drg_classes",),
 }
 """Switches that must be at their default for the simulator's true probabilities to be those of a task's labels."""
 

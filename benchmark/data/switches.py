@@ -324,8 +324,9 @@ NOT_REPRODUCED = (
     "It stops where the length of stay is a whole number of hours that rounding made a little smaller, since the time "
     "left at the last hour is then below zero; here that is class 0 of LOS.",
     "It stops at a patient all of whose recorded times of death are midnight; here they are times like others.",
-    "It stops at a film whose file is missing or broken; here a missing file is left out before a film is chosen, a "
-    "broken one is chosen last, and both are listed.",
+    "It stops at a film whose file is missing or broken; here a missing file is left out before a film is chosen, one "
+    "that looks broken at its begin or end is chosen last among those of a study or moment, one that cannot be decoded "
+    "leaves its sample without a film (in DIA: without a sample), and all are listed.",
     "It stops at a film that was taken after an event before ICU admission and before any in the ICU; here its series "
     "holds imputed values only.",
     "A stay of length zero with an event in that very second is a sample of PHE and REA there; here it is left out.",

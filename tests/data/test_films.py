@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 import benchmark.data.films as films_module
 from benchmark.data.films import BadFilm, decode, looks_whole
 from benchmark.data.rules import Rules
+from benchmark.errors import UserError
 
 TWICE = Rules(film_pixels="twice")
 
@@ -129,6 +132,20 @@ def test_other_formats_and_sixteen_bits_are_refused(tmp_path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     with pytest.raises(BadFilm, match="Is a directory"):
         decode(tmp_path / "folder.jpg")
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_film(tmp_path, monkeypatch) -> None:
+    """As a film that cannot be used it would leave the data set for good."""
+    Image.new("L", (300, 300)).save(tmp_path / "film.jpg")
+    for error in (OSError(errno.EIO, "Input/output error"), PermissionError(errno.EACCES, "Permission denied")):
+        for reader in (decode, looks_whole):
+            with (
+                monkeypatch.context() as patch,
+                pytest.raises(UserError, match=f"film.jpg cannot be .* {error.strerror}"),
+            ):
+                patch.setattr(Path, "open", Mock(side_effect=error))
+                patch.setattr(Path, "read_bytes", Mock(side_effect=error))
+                reader(tmp_path / "film.jpg")
 
 
 def test_an_even_film_is_not_taken_for_one_without_data(tmp_path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -133,6 +135,18 @@ def test_each_seed_gets_its_own_batches(data: PreparedData, task: str, budget: i
     fixed = make_fixed(make_source(data, task, **OPTIONS[task]), 8, budget)
     for epoch in (1, 2):
         require_all_equal(fixed, epoch, make_source(data, task, **OPTIONS[task]))
+
+
+@pytest.mark.parametrize("budget", [RESIDENT, MAPPED], ids=["resident", "mapped"])
+def test_data_may_have_no_films(tmp_path: Path, budget: int) -> None:
+    folder = write_prepared(tmp_path / "data", ("ihm",))
+    shutil.rmtree(folder / "films")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"modalities": {"cxr": False}}))
+    samples = pd.read_parquet(folder / "samples" / "ihm.parquet").assign(film=-1)
+    samples.to_parquet(folder / "samples" / "ihm.parquet")
+    source = make_source(PreparedData.open(folder), "ihm")
+    require_all_equal(make_fixed(source, 8, budget), 1, source)
 
 
 def test_a_tail_stands_in_for_the_last_hour(data: PreparedData) -> None:

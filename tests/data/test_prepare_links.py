@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import polars as pl
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from benchmark.data.film_list import study_time
 from benchmark.data.links import enclosing, latest_film
+from benchmark.data.rules import Rules
 
 ORIGIN = pd.Timestamp("2150-03-01")
 few = st.integers(0, 6)
@@ -35,6 +38,14 @@ def test_latest_film_is_the_last_inside_the_window(films, windows):
         inside = [i for i, (s, t) in enumerate(films) if s == subject and start <= t <= end]
         best = min(inside, key=lambda i: (-films[i][1], frame.dicom_id[i]), default=-1)
         assert row == best
+
+
+def test_of_two_films_of_a_moment_the_whole_one_counts():
+    noon = pd.Timestamp("2150-03-01 12:00")
+    films = pd.DataFrame({"subject_id": 1, "dicom_id": ["a", "b"], "row": [0, 1], "time": noon, "whole": [False, True]})
+    windows = pd.DataFrame({"subject_id": [1], "start": [noon], "end": [noon]})
+    for choice in ("smallest_id", "last_in_file"):
+        assert latest_film(windows, films, replace(Rules(), film_choice=choice)).tolist() == [1]
 
 
 def test_units_of_time_need_not_agree():

@@ -205,6 +205,17 @@ def test_file_that_may_be_cut_in_its_last_field_is_stated(root, tmp_path):
     assert prepare(**paths(root), out=tmp_path / "out")["source"]["without_line_end"] == ["hosp/patients"]
 
 
+def test_a_text_of_several_lines_may_end_the_file(tmp_path: Path) -> None:
+    hospital = small_hospital()
+    hospital.rows["note/discharge"][-1]["text"] += "\nand one line more\n"
+    places = hospital.write(tmp_path / "raw", compress=False)
+    (file,) = (tmp_path / "raw").rglob("discharge.csv")
+    file.write_bytes(file.read_bytes().rstrip(b"\r\n"))
+    assert file.read_bytes().endswith(b'\n"')
+    whole = prepare(**small_hospital().write(tmp_path / "other"), out=tmp_path / "whole")
+    assert prepare(**places, out=tmp_path / "out")["tasks"] == whole["tasks"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_file_without_the_right_to_read(root, tmp_path):
     (root / f"{CHART}.csv").chmod(0)
