@@ -66,7 +66,7 @@ def _step_and_prediction(name, device) -> None:
         raise ValueError(f"logits on {logits.device}")
 
 
-_SIZES = {"width": 8, "layers": 1, "heads": 2, "hours": 4, "note_tokens": 3, "film": 16, "patch": 8}
+_SIZES = {"width": 8, "layers": 1, "heads": 2, "hours": 2, "note_tokens": 2, "film": 16, "patch": 8}
 
 
 def _subject(*arguments):

@@ -64,7 +64,7 @@ SWITCHES: tuple[Switch, ...] = (
         "The part of the REA label that is a return within 30 days of discharge",
         "next_cohort_admission",
         "published",
-        next_cohort_admission="the patient's next admission with a stay of the cohort, after discharge",
+        next_cohort_admission="the patient's next admission with a stay of the cohort, if it begins after discharge",
         any_admission="the patient's next admission of any kind, after discharge",
         published="the next admission with a stay of the cohort, even if it begins before discharge; death after "
         "discharge from the midnight of its day, even if that lies before discharge",

@@ -24,8 +24,11 @@ from models import ragged
 from models.contract import MODALITIES, Dimensions, Head, ModelEntry, Output
 from models.layers import EncoderLayer
 
-ENTRIES = tuple(entry for entry in (*OWN, *BASELINES) if not entry.fits and entry.name != "flexcare-st")
-"""Models that are trained by gradient; FlexCare-st is FlexCare, trained on one task."""
+TWINS = ("flexcare-st", "flexcare-pretrained")
+"""FlexCare's network, trained on one task or from another start."""
+
+ENTRIES = tuple(entry for entry in (*OWN, *BASELINES) if not entry.fits and entry.name not in TWINS)
+"""Models that are trained by gradient."""
 
 every_model = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 uncoupled = pytest.mark.parametrize(

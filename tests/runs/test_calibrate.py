@@ -47,12 +47,12 @@ def test_the_time_of_a_job_follows_from_steps_and_samples_of_the_fastest_epoch(t
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["packed", "fixed"])
 def test_kinds_are_calibrated_once_and_on_a_part_of_the_data(tmp_path: Path, monkeypatch, form: str) -> None:
-    config = configured(tmp_path, prepare(tmp_path), models="flexcare,m3care,boosted-trees", tasks="ihm", form=form)
+    config = configured(tmp_path, prepare(tmp_path), models="mt,mmf,boosted-trees", tasks="ihm", form=form)
     plan, told = plan_of(config), []
     first = outlook(config, plan, lambda *step: told.append(step))
     assert told == [("calibration", 1, 2), ("calibration", 2, 2)], "two seeds are of one kind"
     (course,) = first.courses
-    assert (course.devices, first.unknown, set(first.models)) == (1, 2, {"flexcare", "m3care"})
+    assert (course.devices, first.unknown, set(first.models)) == (1, 2, {"mt", "mmf"})
     context = context_of(config, plan)
     speeds = stored_speeds(context, 1)
     assert {speed.together for speed in speeds.kinds.values()} == {1 if form == "packed" else 2}
@@ -63,11 +63,11 @@ def test_kinds_are_calibrated_once_and_on_a_part_of_the_data(tmp_path: Path, mon
     monkeypatch.setattr(calibrating, "get_context", None)
     assert outlook(config, plan) == first
     assert [one.devices for one in outlook(replace(config, devices=(1, 4)), plan).courses] == [1, 4]
-    slow = [job for job in plan.jobs if job.model == "m3care"]
+    slow = [job for job in plan.jobs if job.model == "mmf"]
     kind = kind_of(slow if form == "fixed" else slow[:1], form)
     slower = replace(speeds.kinds[kind], once=1e6)
     pieces = pieces_of(plan.jobs, context, Speeds({**speeds.kinds, kind: slower}), plan.data.samples)
-    assert [job.model for piece in pieces for job in piece.jobs][:2] == ["m3care", "m3care"]
+    assert [job.model for piece in pieces for job in piece.jobs][:2] == ["mmf", "mmf"]
 
 
 def test_an_excerpt_has_so_many_samples_of_each_part(tmp_path: Path) -> None:
