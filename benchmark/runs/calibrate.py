@@ -115,7 +115,8 @@ def calibrate(jobs: Sequence[Job], context: Context, samples: Samples, extent: E
     data.batch_size, data.extent = job.batch_size, extent
     if context.device == "cpu":
         torch.set_num_threads(context.threads)
-    plain = [training_plan(replace(one, initial=None, trace=False)) for one in jobs]
+    # Noisy notes take as long as others, and may not be there yet.
+    plain = [training_plan(replace(one, initial=None, trace=False, note_dropout=0)) for one in jobs]
     epochs = EPOCHS[context.form]
     plans = [replace(plan, epochs=epochs, label_fraction=1.0) for plan in plain]
     while True:
@@ -248,11 +249,7 @@ def measured_speeds(
     with threads_in_environment(context.threads):
         began = time.perf_counter()
         with spawn.Pool(count, as_worker) as pool:
-            # Noise in notes is read from disk and makes no difference to time; it may not be there yet.
-            work = [
-                (kind, [replace(job, note_dropout=0) for job in company], context, samples, extent)
-                for kind, company in missing
-            ]
+            work = [(kind, company, context, samples, extent) for kind, company in missing]
             pool.map(_begin, range(count), chunksize=1)
             start = time.perf_counter() - began
             shortest = min(work, key=lambda one: one[1][0].cost(samples))

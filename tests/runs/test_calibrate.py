@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from prepared_data import ENCODER, NOTE_WIDTH
 from tuning_data import configured, plan_of, prepare
 
 from benchmark.runs import calibrate as calibrating
-from benchmark.runs.calibrate import Excerpt, Extent, Speed, Speeds, _speed, kind_of, stored_speeds
+from benchmark.runs.calibrate import Excerpt, Extent, Speed, Speeds, _speed, calibrate, kind_of, stored_speeds
 from benchmark.runs.launch import context_of
 from benchmark.runs.outlook import outlook
 from benchmark.runs.schedule import pieces_of
@@ -78,3 +79,11 @@ def test_an_excerpt_has_so_many_samples_of_each_part(tmp_path: Path) -> None:
         "val": 90,
         "test": 100,
     }
+
+
+def test_noise_of_notes_need_not_be_there_yet(tmp_path: Path) -> None:
+    plan = plan_of(config := configured(tmp_path, prepare(tmp_path), models="mmf", tasks="ihm", seeds="1"))
+    sizes = plan.jobs[0].dimensions | {"note_features": NOTE_WIDTH}
+    noisy = replace(plan.jobs[0], encoder=ENCODER, note_dropout=2, dimensions=sizes)
+    speed = calibrate([noisy], context_of(config, plan), SAMPLES, Extent(steps=1, samples=8))
+    assert speed.steps["ihm"] > 0

@@ -103,6 +103,8 @@ def test_a_study_never_reads_the_test_samples_and_ends_in_settings_that_run(tmp_
     (tried,) = search.jobs(winner.values, seed=1)
     assert replace(job, data=tried.data) == tried, "the settings make the job that was tried"
     assert again.protocol.training_of["flexcare"].study == f"{search.id}#{winner.trial}"
+    wanted = replace(search, config=replace(search.config, deterministic=True))
+    assert wanted.context.deterministic and not search.context.deterministic
     content = yaml.safe_load(file.read_text())
     assert content["models"] == ["flexcare"] and content["tasks"] == list(search.config.tasks)
 
