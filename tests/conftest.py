@@ -20,6 +20,8 @@ for folder in (TESTS, TESTS.parent):
 def pytest_configure(config: pytest.Config) -> None:
     """Sums are then made in the same order everywhere, and small tensors and tables need no second core."""
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read when it is imported
+    if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return  # this process shares out the tests and runs none
     import torch
 
     torch.set_num_threads(1)
