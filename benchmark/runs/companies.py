@@ -11,7 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmark.locks import holding
-from benchmark.runs.execute import Context, RunResult, conclude, execute_held, make_bookmark, plan_of, threads_of
+from benchmark.runs.execute import (
+    Context,
+    RunResult,
+    conclude,
+    execute_held,
+    make_bookmark,
+    must_wait,
+    plan_of,
+    threads_of,
+)
 from benchmark.runs.folder import is_done, lock_file
 from benchmark.runs.job import Job
 
@@ -49,7 +58,7 @@ def execute_company(jobs: Sequence[Job], context: Context, notify: Notify) -> li
             held = locks.enter_context(holding(lock_file(context.out, job.id), context.wait))
             if is_done(context.out, job.id):
                 results.append(RunResult(job, "skipped"))
-            elif held:
+            elif held and not must_wait(job, context):
                 mine.append(job.id)
             else:
                 results.append(RunResult(job, "busy"))

@@ -100,7 +100,17 @@ def execute(
     with holding(lock_file(context.out, job.id), context.wait) as mine:
         if is_done(context.out, job.id):
             return RunResult(job, "skipped")
-        return execute_held(job, context, notify, train, data) if mine else RunResult(job, "busy")
+        if not mine or must_wait(job, context):
+            return RunResult(job, "busy")
+        return execute_held(job, context, notify, train, data)
+
+
+def must_wait(job: Job, context: Context) -> bool:
+    """Whether another process is at the job that this one starts from, and is not to be waited for now."""
+    if context.wait or job.initial is None or is_done(context.out, job.initial):
+        return False
+    with holding(lock_file(context.out, job.initial), wait=False) as free:
+        return not free
 
 
 def execute_held(

@@ -6,7 +6,7 @@ An executor takes jobs in order and tells what happens through events; it never 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -83,9 +83,26 @@ def run_all(executor: Executor, jobs: Sequence[Job], context: Context, tell: Tel
 
 
 class Executor(Protocol):
-    """Executes all jobs and returns when none is left."""
+    """Executes all jobs and returns when none is left. What starts from another job begins when that one is over."""
 
     def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None: ...
+
+
+def waves(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs that start from none of these, then those that do."""
+    names = {job.id for job in jobs}
+    both = [[job for job in jobs if (job.initial in names) == later] for later in (False, True)]
+    return [wave for wave in both if wave]
+
+
+def startable(waiting: Sequence[Sequence[Job]], at_work: Collection[str]) -> list[int]:
+    """Numbers of the waiting companies whose jobs start from none that is waiting or at work.
+
+    Args:
+        at_work: ids of jobs.
+    """
+    pending = {job.id for company in waiting for job in company}.union(at_work)
+    return [number for number, company in enumerate(waiting) if not any(job.initial in pending for job in company)]
 
 
 class InProcess:
@@ -95,7 +112,7 @@ class InProcess:
         self.execute = execute
 
     def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
-        for company in companies(jobs, context):
+        for company in (company for wave in waves(jobs) for company in companies(wave, context)):
             for job in company:
                 tell(Started(job))
             _carry_out(company, context, self.execute, tell)
@@ -129,7 +146,7 @@ Of seeds that are trained side by side the first one stands for all.
 
 def any_of(workers: int) -> Choose:
     """The first waiting job, as long as fewer than `workers` are at work."""
-    return lambda waiting, at_work: (0, Place()) if len(at_work) < workers else None
+    return lambda waiting, at_work: (0, Place()) if waiting and len(at_work) < workers else None
 
 
 class ProcessPool:
@@ -183,17 +200,18 @@ class ProcessPool:
     ) -> None:
         """Gives out all jobs that may begin now, and dismisses workers that nothing is left for."""
         while waiting:
-            choice = self.choose([company[0] for company in waiting], [worker.at_work for worker in busy.values()])
+            ready = startable(waiting, [name for worker in busy.values() for name in worker.left])
+            choice = self.choose([waiting[number][0] for number in ready], [one.at_work for one in busy.values()])
             if choice is None:
                 break
-            number, place = choice
+            place = choice[1]
             worker = next((one for one in idle if one.place == place), None)
             if worker is None:
                 worker = self._hire(context, place)
             else:
                 idle.remove(worker)
             busy[worker.pipe] = worker
-            worker.give(waiting.pop(number), tell)
+            worker.give(waiting.pop(ready[choice[0]]), tell)
         while not waiting and idle:
             worker = idle.pop()
             worker.process.kill()  # its results are on disk; nothing is lost, and no time

@@ -25,7 +25,7 @@ from benchmark.runs.folder import folders, is_done, remove_course
 from benchmark.runs.groups import caption_of, record_plan
 from benchmark.runs.job import Job
 from benchmark.runs.plan import Encoder, Plan, make_plan
-from benchmark.runs.schedule import pieces_of, waves
+from benchmark.runs.schedule import pieces_of
 from benchmark.runs.tally import Tally
 from benchmark.runs.watchdog import watchdog
 from benchmark.tasks import TASKS
@@ -116,9 +116,8 @@ def launch(config: RunConfig, plan: Plan, watch: Watch, executor: Executor | Non
         executor = executor or executor_for(config, context.device, workers, plan.jobs, context.form)
         speeds = stored_speeds(context, processes_here(config, waiting, context))
         with watch(tally) as show, watchdog(show, out, 60 * config.stall_after) as tell:
-            for wave in waves(waiting):
-                pieces = pieces_of(wave, context, speeds, plan.data.samples)
-                run_all(executor, [job for piece in pieces for job in piece.jobs], context, tell)
+            pieces = pieces_of(waiting, context, speeds, plan.data.samples)
+            run_all(executor, [job for piece in pieces for job in piece.jobs], context, tell)
     return Summary(plan, done, tally.results, tally.elapsed)
 
 

@@ -8,14 +8,14 @@ a job asks for is Ray's bookkeeping, not a limit on memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
-from benchmark.runs.executors import Advanced, Ended, Execute, Started, Tell
+from benchmark.runs.executors import Advanced, Ended, Execute, Started, Tell, startable
 from benchmark.runs.job import Job
 from benchmark.runs.workers import import_path, threads_in_environment
 
@@ -56,8 +56,8 @@ class RayExecutor:
             running: dict[Any, tuple[Job, datetime]] = {}
             try:
                 while waiting or running:
-                    while waiting and len(running) < _room(ray, share):
-                        job = waiting.pop(0)
+                    while len(running) < _room(ray, share) and (ready := _ready(waiting, running.values())):
+                        job = waiting.pop(ready[0])
                         tell(Started(job))
                         running[task.remote(self.execute, job, context, reports)] = (job, datetime.now(UTC))
                     done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK)
@@ -122,6 +122,11 @@ def _execute(execute: Execute, job: Job, context: Context, reports: Any) -> RunR
             ray.get(reports.add.remote(Advanced(job, report)))
 
     return execute(job, context, notify)
+
+
+def _ready(waiting: Sequence[Job], running: Iterable[tuple[Job, datetime]]) -> list[int]:
+    """Numbers of the waiting jobs that may begin."""
+    return startable([[job] for job in waiting], [job.id for job, _ in running])
 
 
 def _room(ray: Any, share: float) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import UserError
 from benchmark.files import replace_text
 from benchmark.runs.execute import Context, RunResult, execute, store_failure
-from benchmark.runs.executors import Advanced, Ended, Execute, Started, Tell
+from benchmark.runs.executors import Advanced, Ended, Execute, Started, Tell, waves
 from benchmark.runs.job import Job
 from benchmark.runs.workers import import_path, threads_in_environment
 
@@ -42,6 +42,11 @@ class SlurmExecutor:
         self.parameters, self.cluster, self.execute, self.wait = dict(parameters or {}), cluster, execute, wait
 
     def run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
+        for wave in waves(jobs):
+            self._run(wave, context, tell)
+
+    def _run(self, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
+        """Jobs none of which starts from another, as one array."""
         with threads_in_environment(context.threads, import_path()):
             handles = self._submit(jobs, context)
         since = datetime.now(UTC)

@@ -16,7 +16,7 @@ from benchmark.runs.gpus import Gpu, local_gpus, packed
 from benchmark.runs.job import Job
 from benchmark.runs.launch import context_of, processes_here, worker_count
 from benchmark.runs.plan import Plan
-from benchmark.runs.schedule import Piece, pieces_of, simulate, waves
+from benchmark.runs.schedule import Piece, pieces_of, simulate
 
 Progress = Callable[[str, int, int], None]
 
@@ -87,19 +87,18 @@ def outlook_of(
 ) -> Outlook | None:
     """From speeds that are known; None if none is."""
     samples = plan.data.samples
-    parts = [pieces_of(wave, context, speeds, samples) for wave in waves(waiting)]
-    known = [[piece for piece in pieces if piece.seconds is not None] for pieces in parts]
-    everything = [piece for pieces in known for piece in pieces]
-    if not everything:
+    pieces = pieces_of(waiting, context, speeds, samples)
+    known = [piece for piece in pieces if piece.seconds is not None]
+    if not known:
         return None
-    numbers = config.devices or (_devices_here(config, context.device, len(everything)),)
-    measured = {kind_of(piece.jobs, context.form): speeds.of(piece.jobs, context.form) for piece in everything}
+    numbers = config.devices or (_devices_here(config, context.device, len(known)),)
+    measured = {kind_of(piece.jobs, context.form): speeds.of(piece.jobs, context.form) for piece in known}
     return Outlook(
         device=device_line(context),
         courses=tuple(_course(config, context.device, known, number, speeds.start) for number in numbers),
-        models=_by_model(everything),
+        models=_by_model(known),
         timed=sum(speed.timed for speed in measured.values()),
-        unknown=sum(len(piece.jobs) for pieces in parts for piece in pieces if piece.seconds is None),
+        unknown=sum(len(piece.jobs) for piece in pieces if piece.seconds is None),
     )
 
 
@@ -110,16 +109,11 @@ def _devices_here(config: RunConfig, device: str, pieces: int) -> int:
     return worker_count(config, device, pieces)
 
 
-def _course(config: RunConfig, device: str, parts: Sequence[Sequence[Piece]], number: int, start: float) -> Course:
-    each = [_part(config, device, pieces, number) for pieces in parts]
-    return Course(number, sum(start + seconds for seconds, _ in each), max(memory for _, memory in each))
-
-
-def _part(config: RunConfig, device: str, pieces: Sequence[Piece], number: int) -> tuple[float, int]:
-    """Seconds and memory of pieces that need not wait for one another."""
+def _course(config: RunConfig, device: str, pieces: Sequence[Piece], number: int, start: float) -> Course:
     finished: set[str] = set()
     choose = _choose(config, device, number, pieces, finished)
-    return simulate(pieces, choose, device == "cuda", lambda piece: finished.add(piece.jobs[0].variant))
+    seconds, memory = simulate(pieces, choose, device == "cuda", lambda piece: finished.add(piece.jobs[0].variant))
+    return Course(number, start + seconds, memory)
 
 
 def _choose(config: RunConfig, device: str, number: int, pieces: Sequence[Piece], finished: set[str]) -> Choose:

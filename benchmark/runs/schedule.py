@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmark.runs.calibrate import Samples, Speeds
 from benchmark.runs.companies import companies
 from benchmark.runs.execute import Context
-from benchmark.runs.executors import Choose, Place
+from benchmark.runs.executors import Choose, Place, startable
 from benchmark.runs.job import Job
 
 
@@ -28,7 +28,7 @@ class Piece:
 
 
 def pieces_of(jobs: Sequence[Job], context: Context, speeds: Speeds, samples: Samples) -> list[Piece]:
-    """The jobs in pieces, the longest first.
+    """The jobs in pieces, the longest first; to a piece belongs the time of what starts from it.
 
     Those whose speed is not known have their place by their number of samples, at the mean pace of the others.
     """
@@ -39,13 +39,15 @@ def pieces_of(jobs: Sequence[Job], context: Context, speeds: Speeds, samples: Sa
         found.append(Piece(tuple(company), seconds, speed.memory if speed else 0))
     paces = [piece.seconds / max(1, piece.cost(samples)) for piece in found if piece.seconds is not None]
     pace = sum(paces) / len(paces) if paces else 1.0
-    return sorted(found, key=lambda piece: -(pace * piece.cost(samples) if piece.seconds is None else piece.seconds))
-
-
-def waves(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that start from nothing, then those that start from one of them."""
-    both = [[job for job in jobs if (job.initial is None) == first] for first in (True, False)]
-    return [wave for wave in both if wave]
+    own = [pace * piece.cost(samples) if piece.seconds is None else piece.seconds for piece in found]
+    after: dict[str | None, float] = {}
+    for piece, seconds in zip(found, own, strict=True):
+        for job in piece.jobs:
+            after[job.initial] = max(seconds, after.get(job.initial, 0.0))
+    whole = [
+        seconds + max(after.get(job.id, 0.0) for job in piece.jobs) for piece, seconds in zip(found, own, strict=True)
+    ]
+    return [found[place] for place in sorted(range(len(found)), key=lambda place: -whole[place])]
 
 
 @dataclass
@@ -69,10 +71,13 @@ def simulate(
     now, peak = 0.0, 0
     while waiting or at_work:
         while waiting:
-            choice = choose([piece.jobs[0] for piece in waiting], [(one.piece.jobs[0], one.place) for one in at_work])
+            running = [job.id for one in at_work for job in one.piece.jobs]
+            ready = startable([piece.jobs for piece in waiting], running)
+            first_jobs = [waiting[number].jobs[0] for number in ready]
+            choice = choose(first_jobs, [(one.piece.jobs[0], one.place) for one in at_work])
             if choice is None:
                 break
-            piece = waiting.pop(choice[0])
+            piece = waiting.pop(ready[choice[0]])
             at_work.append(_Running(piece, choice[1], piece.seconds))
         peak = max(peak, sum(one.piece.memory for one in at_work))
         sharers = Counter(one.place for one in at_work)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
-from harness_fakes import config_for, fake_train, write_data
+from harness_fakes import config_for, fake_train, slow_fake_train, write_data
 
 from benchmark.errors import UserError
+from benchmark.locks import acquire
+from benchmark.runs.calibrate import Speed, Speeds, kind_of
 from benchmark.runs.execute import execute
-from benchmark.runs.executors import InProcess
-from benchmark.runs.folder import is_done
-from benchmark.runs.launch import launch
+from benchmark.runs.executors import Deferred, Ended, InProcess, ProcessPool, Started, any_of
+from benchmark.runs.folder import is_done, lock_file
+from benchmark.runs.launch import context_of, launch
 from benchmark.runs.plan import make_plan
+from benchmark.runs.schedule import pieces_of, simulate
 
 
 @pytest.fixture
@@ -83,6 +87,54 @@ def test_jobs_start_from_the_stored_state_and_after_it(config):
     assert not summary.failed and all(is_done(settings.out, job.id) for job in plan.jobs)
     assert [model for model, _ in order] == ["flexcare"] * 2 + ["flexcare-pretrained"] * 2
     assert {seed: state["weight"].tolist() for seed, state in given.items()} == {1: [1.0, 1.0], 2: [2.0, 2.0]}
+
+
+def test_a_first_training_begins_before_what_is_longer_than_itself_and_shorter_than_both(config):
+    settings = config(tasks="drg", models="mt,flexcare-pretrained", seeds="1")
+    plan, hours = make_plan(settings, settings.data, None), {"mt": 5.0, "flexcare": 3.0, "flexcare-pretrained": 4.0}
+    speeds = {
+        kind_of([job], "packed"): Speed(dict.fromkeys(job.tasks, 0.0), 0.0, hours[job.model], 1, 1, 1)
+        for job in plan.jobs
+    }
+    context = context_of(settings, plan)
+    pieces = pieces_of(plan.jobs, context, Speeds(speeds), plan.data.samples)
+    assert [piece.jobs[0].model for piece in pieces] == ["flexcare", "mt", "flexcare-pretrained"]
+    assert simulate(pieces, any_of(2), shared=False)[0] == 7
+
+
+def test_it_is_left_for_later_while_another_process_is_at_its_first_training(config):
+    settings = config(tasks="drg", seeds="1")
+    plan = make_plan(settings, settings.data, None)
+    source, later = sorted(plan.jobs, key=lambda job: job.initial is not None)
+    lock, deferred, statuses = acquire(lock_file(settings.out, source.id)), [], {}
+
+    def hear(event):
+        if isinstance(event, Deferred):
+            deferred.append(event.job.id)
+            if len(deferred) == 2:
+                os.close(lock)  # the other process dies
+        if isinstance(event, Ended):
+            statuses[event.result.job.id] = event.result.status
+
+    watch = lambda tally: nullcontext(lambda event: (tally.tell(event), hear(event)))  # noqa: E731
+    launch(settings, plan, watch, InProcess(functools.partial(execute, train=fake_train)))
+    assert deferred == [source.id, later.id]
+    assert statuses == {source.id: "done", later.id: "done"}
+
+
+def test_a_pool_begins_it_as_soon_as_its_own_first_training_is_over(config):
+    settings = config(tasks="drg", seeds="1,2,3")
+    plan, events = make_plan(settings, settings.data, None), []
+    watch = lambda tally: nullcontext(lambda event: (tally.tell(event), events.append(event)))  # noqa: E731
+    pool = ProcessPool(2, functools.partial(execute, train=slow_fake_train))
+    assert not launch(settings, plan, watch, pool).failed
+    ended = {event.result.job.id: place for place, event in enumerate(events) if isinstance(event, Ended)}
+    begun = {event.job.id: place for place, event in enumerate(events) if isinstance(event, Started)}
+    carried = [job for job in plan.jobs if job.initial]
+    assert len(carried) == 3 and all(ended[job.initial] < begun[job.id] for job in carried)
+    assert min(begun[job.id] for job in carried) < max(ended[job.initial] for job in carried), (
+        "no waiting for others"
+    )
 
 
 def test_a_failed_first_training_fails_what_starts_from_it_with_the_reason(config):

@@ -16,19 +16,29 @@ GB = 2**30
 class Named:
     """What an executor looks at of a job."""
 
-    def __init__(self, memory: int) -> None:
-        self.memory = memory
+    def __init__(self, memory: int, name: int = 0, initial: int | None = None) -> None:
+        self.memory, self.id, self.initial = memory, str(name), None if initial is None else str(initial)
 
 
-def pieces(seconds, memory=None):
-    memory = memory or [1] * len(seconds)
-    return [Piece((Named(size),), float(one), size) for one, size in zip(seconds, memory, strict=True)]
+def pieces(seconds, memory=None, initial=None):
+    memory, initial = memory or [1] * len(seconds), initial or {}
+    return [
+        Piece((Named(size, place, initial.get(place)),), float(one), size)
+        for place, (one, size) in enumerate(zip(seconds, memory, strict=True))
+    ]
 
 
 def test_each_process_takes_the_next_piece_when_it_is_free():
     assert simulate(pieces([5, 4, 3, 3]), any_of(2), shared=False) == (8, 2)
     assert simulate(pieces([5, 4, 3, 3], [1, 2, 3, 4]), any_of(2), shared=False) == (8, 7), "the last two at once"
     assert simulate(pieces([5, 4, 3, 3]), any_of(1), shared=False) == (15, 1)
+
+
+def test_what_starts_from_a_piece_waits_for_that_one_alone():
+    # 2 starts from 1: it begins at 3 beside the piece of 9 seconds, which it would come after if all were waited for.
+    assert simulate(pieces([9, 3, 4], initial={2: 1}), any_of(3), shared=False)[0] == 9
+    assert simulate(pieces([9, 3, 7], initial={2: 1}), any_of(2), shared=False)[0] == 10
+    assert simulate(pieces([3, 9, 2], initial={0: 1}), any_of(2), shared=False)[0] == 12
 
 
 def test_pieces_on_one_device_divide_its_time_and_what_is_unknown_has_it_alone():
