@@ -132,9 +132,7 @@ def test_a_pool_begins_it_as_soon_as_its_own_first_training_is_over(config):
     begun = {event.job.id: place for place, event in enumerate(events) if isinstance(event, Started)}
     carried = [job for job in plan.jobs if job.initial]
     assert len(carried) == 3 and all(ended[job.initial] < begun[job.id] for job in carried)
-    assert min(begun[job.id] for job in carried) < max(ended[job.initial] for job in carried), (
-        "no waiting for others"
-    )
+    assert min(begun[job.id] for job in carried) < max(ended[job.initial] for job in carried), "no waiting for others"
 
 
 def test_a_failed_first_training_fails_what_starts_from_it_with_the_reason(config):
