@@ -11,14 +11,17 @@ No seed has any influence on another: losses are added, so that each one's gradi
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from benchmark.data.stacked import StackedBatch, inputs_of, labels_of
 from benchmark.training.adam import FlatAdam, MemberAdam
@@ -138,7 +141,7 @@ class SeedStack:
 
         arguments = (self.parameters, self.buffers, content, *noise)
         if self.together:
-            with self._attention():
+            with self._attention(), _BiasInHalf() if self.half else nullcontext():
                 values = torch.vmap(loss, randomness="error")(*arguments)
         else:
             values = torch.stack([loss(*own) for own in _each(arguments, self.seeds)])
@@ -160,6 +163,21 @@ class SeedStack:
                 functional_call(self.template, (parameters, buffers), (inputs_of(content, batch.room, batch.task),))
             self._counted[key] = counter.bits_used, counter.normal_used
         return self._counted[key]
+
+
+class _BiasInHalf(TorchFunctionMode):
+    """Adds the bias of linear layers in the type of their products, as autocast does elsewhere. Under `vmap` it leaves
+    the bias in float32, and then the sum and all that is computed from it is in float32 again, attention above all."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return (_linear if function is F.linear else function)(*args, **(kwargs or {}))
+
+
+def _linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    product = F.linear(values, weight)
+    return product if bias is None else product + bias.to(product.dtype)
 
 
 def _places(shapes: Mapping[str, torch.Size]) -> dict[str, tuple[int, int]]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from prepared_data import ENCODER, NOTE_WIDTH, write_prepared
+from stacks import make_stack
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -63,6 +64,28 @@ def plan(model: str, seed: int, **changes: object) -> TrainingPlan:
 def together(data: PreparedData, plans: list[TrainingPlan]) -> list:
     silent = [lambda report: None] * len(plans)
     return train_together(plans, data, CPU, silent, [None] * len(plans))
+
+
+@pytest.mark.parametrize("model", [name for name, entry in models().items() if entry.group == "table3"])
+def test_in_half_precision_every_layer_has_the_type_that_it_has_packed(model: str, data: PreparedData) -> None:
+    """Attention above all, which is slow in float32."""
+    stack, source, objective = make_stack(model, "dia", data, precision="bfloat16")
+    batch = next(source.epoch(1))
+    noise, rates, module = stack.draw(batch, [1, 2]), torch.full((2,), STEP), stack.member(0).train()
+    stack.step(batch, objective, rates, noise)  # what is counted before is counted in float32
+    types: list[dict[str, torch.dtype]] = []
+    for root in (stack.template, module):
+        types.append({})
+        for name, part in root.named_modules():
+            if isinstance(part, nn.Linear):
+                part.register_forward_hook(
+                    lambda part, given, found, name=name, of=types[-1]: of.__setitem__(name, found.dtype)
+                )
+    stack.step(batch, objective, rates, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        module(batch.of_seed(0).inputs)
+    fixed, packed = types
+    assert fixed == packed and torch.bfloat16 in fixed.values()
 
 
 def largest_gap(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
