@@ -154,6 +154,7 @@ class MMF(nn.Module):
         check_depth("fusion_start", config.fusion_start, d.layers)
         self.fusion_start, self.readout = config.fusion_start, config.readout
         self.primary = MODALITIES.index(head.primary)
+        self.requires = (head.primary,) if config.readout == "primary" else ()
         self.embeddings = UnimodalEmbeddings(d)
         self.cls = nn.Parameter(torch.randn(len(MODALITIES), d.width) * 0.02)
         self.bottlenecks = nn.Parameter(torch.randn(config.bottlenecks, d.width) * 0.02)

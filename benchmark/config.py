@@ -267,7 +267,19 @@ def _model_options(models: tuple[str, ...], overrides: Any, faults: list[str]) -
             faults.append(f"protocol.models: {fault}")
         elif name not in models:
             build_options(registry.get(name), given[name], faults)
-    return {name: build_options(registry.get(name), given.get(name, {}), faults) for name in models}
+    return {name: options_of(name, given, faults) for name in models}
+
+
+def options_of(name: str, given: Mapping[str, Mapping[str, Any]], faults: list[str]) -> Any:
+    """The configuration of a model from the options that models are given, by their names.
+
+    A model that starts from another's state has that one's options unless it is given others: values that were trained
+    for one function mean little to another.
+    """
+    entry = registry.get(name)
+    shared = {one.name for one in dataclasses.fields(entry.config)} if entry.pretrained_on else set()
+    inherited = {option: value for option, value in given.get(entry.pretrained_on, {}).items() if option in shared}
+    return build_options(entry, {**inherited, **given.get(name, {})}, faults)
 
 
 def _place(value: str, folder: Path) -> Path:

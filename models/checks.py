@@ -12,9 +12,9 @@ def check_count(name: str, count: int, least: int) -> None:
 
 
 def check_rate(name: str, rate: float) -> None:
-    """Refuses a dropout rate outside [0, 1)."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"{name} {rate}; a dropout rate is at least 0 and below 1")
+    """Refuses a dropout rate outside [0, 0.9999]: those nearer to 1 would be rounded to it (`models/noise.py`)."""
+    if not 0 <= rate <= 0.9999:
+        raise ValueError(f"{name} {rate}; a dropout rate is at least 0 and at most 0.9999")
 
 
 def check_weight(name: str, weight: float) -> None:

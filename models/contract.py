@@ -250,7 +250,8 @@ class ModelEntry:
 
     The module that `build` makes maps a `Batch` to an `Output`. If it returns auxiliary losses, its attribute
     `aux_weights` (dict of name to float) gives the weight of each; a module without such losses needs no attribute.
-    A module may also be `Staged`, `Supported` or of `FixedShapes`; one of an entry with `fits` is an `Estimator`.
+    A module may also be `Staged`, `Supported` or of `FixedShapes`; one of an entry with `fits` is an `Estimator`. One
+    that refuses samples without some modality names it in its attribute `requires` (tuple of str).
 
     Attributes:
         name: as typed on the command line. title: as printed in tables.

@@ -8,7 +8,7 @@ several sequences; it is put together from one partial softmax for each sequence
 `models/dense_encoder.py` holds the same function as one dense masked attention, for reading and for tests;
 `models/joint_encoder.py` holds it sample by sample, for masks under which modalities do see each other.
 
-S special tokens a sample (8, or 7 without a task token) are the readers.
+S special tokens a sample are the readers: 8, 7 without a task token, 1 without combination tokens.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from models.slots import Grouping as SlotGrouping
 class ReadingPlan:
     """Which reader reads which sequence, computed once a batch and used in every layer.
 
-    Q readers (5, or 4 without a task token) read each of the n sequences (all modalities' together); sequences stand in
-    the order of the groups.
+    Q readers (5, or 4 without a task token; 1 without combination tokens) read each of the n sequences (all modalities'
+    together); sequences stand in the order of the groups.
 
     Attributes:
         readers: S. per_sequence: Q.

@@ -68,6 +68,8 @@ def plan_joint(readers: Tensor, streams: Sequence[Packed | None], present: Tenso
         bias = own[sample, kind[:, :, None], kind[:, None, :]]  # (n, L, L)
         if group.allowed is not None:
             bias = bias.masked_fill(~group.allowed[:, None, :], -torch.inf)
+        # Filler may be of a kind that sees nobody; nothing reads it, but a softmax without keys is NaN.
+        bias = bias.masked_fill(torch.isneginf(bias).all(-1, keepdim=True), 0.0)
         biases.append(bias[:, None])
     where = iter(joined.where)
     positions = next(where) if count else kinds.new_zeros(0)

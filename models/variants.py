@@ -57,6 +57,8 @@ class AuthorsCodeConfig(FlexCareConfig):
     What the release does beyond its network is a matter of training and stands in the protocols, under `training_of`:
     its learning rate and epochs (protocol `paper`), and `note_dropout`, for it runs the frozen note encoder with
     dropout on. It embeds a text anew in every step; here a few draws of that noise are kept, and the epochs take turns.
+    Films are augmented and notes are tokenised as those of all other models, which the release does otherwise (by
+    turns of up to 45 degrees and mirroring, and without the encoder's special tokens).
     """
 
     mask_mode: Literal["strict", "additive_one"] = "additive_one"
@@ -156,14 +158,15 @@ class PretrainedConfig(FlexCareConfig):
     """FlexCare that starts from a network trained on other tasks.
 
     Attributes:
-        freeze_encoder: keep embeddings and encoder as loaded; only what follows them, and the new task, is trained.
+        freeze_encoder: keep embeddings and encoder layers as loaded; what follows them, the combination tokens and the
+            new task are trained.
     """
 
     freeze_encoder: bool = False
 
 
 def load_pretrained(model: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
-    """Copies a trained FlexCare into one for other tasks: everything but the rows of tasks and the heads.
+    """Copies a trained FlexCare into one for other tasks: everything but the rows of single tasks and the heads.
 
     These keep the values that `model` was built with. If the model's option `freeze_encoder` is set, embeddings and
     encoder are no longer trained.
@@ -172,10 +175,11 @@ def load_pretrained(model: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
         ValueError: the state is not of a FlexCare with the same sizes and parts; nothing is loaded then.
     """
     own = model.state_dict()
-    new = tuple(name for name in own if _of_a_task(name))
-    wanted = tuple(name for name in own if not _of_a_task(name))
+    shared = model.config.task_token == "shared"
+    new = tuple(name for name in own if _of_a_task(name, shared))
+    wanted = tuple(name for name in own if name not in new)
     faults = [f"no {name}" for name in wanted if name not in state]
-    faults += [f"{name}, which it lacks" for name in state if name not in own and not _of_a_task(name)]
+    faults += [f"{name}, which it lacks" for name in state if name not in own and not _of_a_task(name, shared)]
     faults += [
         f"{name} of shape {tuple(state[name].shape)} for {tuple(own[name].shape)}"
         for name in wanted
@@ -193,8 +197,9 @@ def load_pretrained(model: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
     return Loaded(wanted, new)
 
 
-def _of_a_task(name: str) -> bool:
-    return name == "tasks" or name.startswith("heads.")
+def _of_a_task(name: str, shared: bool) -> bool:
+    """Whether a part belongs to a task; `shared`: there is one task token for all."""
+    return (name == "tasks" and not shared) or name.startswith("heads.")
 
 
 PRETRAINED = replace(

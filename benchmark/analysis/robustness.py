@@ -50,12 +50,12 @@ def losing_order(source: BatchSource, modality: str) -> np.ndarray:
 
 
 def sweep(restored: Restored, task: str, shares: tuple[float, ...] = SHARES) -> Iterator[Hidden]:
-    """Hides one modality after the other; modalities that no sample can lose are left out."""
+    """Hides one modality after the other; those that no sample can lose or the model cannot do without are left out."""
     source = restored.tests[task]
     whole = _probability(restored, source)
     for modality in MODALITIES:
         order = losing_order(source, modality)
-        if not len(order):
+        if not len(order) or modality in getattr(restored.model, "requires", ()):
             continue
         bare: np.ndarray | None = None
         for share in shares:

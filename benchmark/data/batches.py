@@ -67,6 +67,7 @@ class BatchSource:
         note_dropout: int = 0,
     ) -> None:
         self.samples: Samples = task.partitions[partition]
+        self.stored = self.samples
         self.redraw = redraw
         self.task, self.head, self.device, self.dimensions = task, head, device, dimensions
         self.settings = AUGMENTATIONS[augmentation]
@@ -91,6 +92,13 @@ class BatchSource:
         other.hidden[chosen, MODALITIES.index(modality)] = True
         other.present = other.presence(other.samples)
         other._require_content()
+        return other
+
+    def undrawn(self) -> BatchSource:
+        """The same samples with their hours as stored, whatever the last epoch has drawn."""
+        other = copy(self)
+        other.samples = self.stored
+        other.present = other.presence(other.samples)
         return other
 
     def epoch(self, seed: int, number: int, batch_size: int) -> Iterator[LabelledBatch]:

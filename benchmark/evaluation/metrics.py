@@ -94,7 +94,10 @@ def _f1(y: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[np.ndarray,
 
 
 def macro_f1(y: np.ndarray, probability: np.ndarray) -> float:
-    """Mean F1 over the classes that occur in truth or prediction; y (n,), probability (n, C)."""
+    """Mean F1 over the classes that occur in truth or prediction; y (n,), probability (n, C).
+
+    A true class that training never saw (-1) is a wrong prediction of another class and no class of its own.
+    """
     values, occurs = _f1(y, probability.argmax(1), probability.shape[1])
     return float(values[occurs].mean()) if occurs.any() else float("nan")
 

@@ -20,8 +20,9 @@ MIB, HOUR = 2**20, 3600.0
 NOTES = (
     "A model trained on one task each is the sum of its models for parameters and hours, and their mean for the other "
     "figures; all are means over seeds. MFLOP: forward pass of one sample that owns every modality, and of one with "
-    "the first of them alone; a multiply-add counts as two. Peak memory: of the whole process on the CPU, of all "
-    "that torch holds on a GPU. Hours: training, validation and test of one seed. -: not recorded, or not measurable.",
+    "its task's primary modality alone; a multiply-add counts as two. Peak memory: of the whole process on the CPU, of "
+    "all that torch holds on a GPU. Hours: training, validation and test of one seed. -: not recorded, or not "
+    "measurable.",
     "Speed and memory are of the device and the number of processes that ran side by side; compare them within one.",
 )
 

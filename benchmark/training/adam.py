@@ -37,7 +37,8 @@ class FlatAdam:
     torch leaves parameters alone that got no gradient: a task's head while another task is trained, a modality's layers
     if nobody in the batch owns it. Here gradients have fixed places, so that a parameter of a seed is left alone, its
     moments and its count of steps included, if all of its gradient is exactly zero. The two differ where a parameter
-    takes part and its whole gradient is zero by chance: torch's momentum would move it on.
+    takes part and its whole gradient is zero all the same: torch's momentum would move it on. That is so with
+    similarities of a modality that a single sample of the batch owns (M3Care).
 
     Args:
         values, gradient: (N,), all numbers of all seeds; changed in place.

@@ -37,9 +37,9 @@ def peak_memory(device: torch.device) -> int:
 
 
 def sample_flops(
-    module: nn.Module, dimensions: Dimensions, owned: Sequence[str], couples_samples: bool
+    module: nn.Module, dimensions: Dimensions, owned: Sequence[str], primary: str, couples_samples: bool
 ) -> dict[str, float]:
-    """Operations of one sample's forward pass, by the modalities that it owns: all of `owned`, and the first alone.
+    """Operations of one sample's forward pass, by the modalities that it owns: all of `owned`, and `primary` alone.
 
     The sample has the usual hours and note tokens of `models.cost.Inputs`, or as many as the model takes. The module
     is left in double precision on the CPU.
@@ -47,7 +47,7 @@ def sample_flops(
     usual = Inputs()
     hours, tokens = min(usual.hours, dimensions.hours), min(usual.note_tokens, dimensions.note_tokens)
     size = COUPLED_BATCH if couples_samples else 2
-    wanted = dict.fromkeys([tuple(owned), tuple(owned[:1])])
+    wanted = dict.fromkeys([tuple(owned), (primary,)])
     return {
         "+".join(names): forward_flops(module.cpu(), Inputs(hours, tokens, names).batch(dimensions, size))
         for names in wanted

@@ -13,7 +13,7 @@ from models.contract import Supported
 def give_support(model: nn.Module, source: BatchSource, seed: int) -> None:
     """Gives a single-task model its support set; the same samples whenever the seed is the same."""
     if isinstance(model, Supported) and model.support_samples:
-        draw = stream(seed, "support", source.task.task.name)
+        draw, source = stream(seed, "support", source.task.task.name), source.undrawn()
         chosen = stratified(source.present, model.support_samples, draw)
         model.eval()
         model.remember(source.batch(chosen).inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,10 +178,16 @@ _counted: dict[str, dict[str, float]] = {}
 def _flops(
     plan: TrainingPlan, model: nn.Module, tasks: Mapping[str, TaskData], owned: Sequence[str], couples_samples: bool
 ) -> dict[str, float]:
-    """`sample_flops`, counted once in a process for all seeds: they depend on no parameter's value."""
+    """`sample_flops`, counted once in a process for all seeds: they depend on no parameter's value. None where a model
+    cannot be counted; it is trained and tested by then."""
     classes = {name: len(task.classes) for name, task in tasks.items()}
     shapes = [tuple(parameter.shape) for parameter in model.parameters()]
-    key = repr((type(model), shapes, plan.config, plan.dimensions, classes, owned, couples_samples))
+    primary = next(iter(tasks.values())).task.primary
+    key = repr((type(model), shapes, plan.config, plan.dimensions, classes, owned, primary, couples_samples))
     if key not in _counted:
-        _counted[key] = sample_flops(model, plan.dimensions, owned, couples_samples)
+        try:
+            _counted[key] = sample_flops(model, plan.dimensions, owned, primary, couples_samples)
+        except Exception as fault:
+            warnings.warn(f"{plan.model}: operations of a sample could not be counted: {fault}", stacklevel=2)
+            return {}
     return dict(_counted[key])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark import registry
-from benchmark.config import RunConfig, build_options
+from benchmark.config import RunConfig, options_of
 from benchmark.errors import UserError
 from benchmark.protocols.reading import overlaid, parse_protocol
 from benchmark.protocols.schema import ModelTraining
@@ -94,7 +94,7 @@ def tuned(
     faults: list[str] = []
     laid = overlaid(config.protocol.model_dump(mode="json"), {"training_of": {model: own}, "models": {model: options}})
     protocol = parse_protocol(laid, faults)
-    built = build_options(registry.get(model), laid["models"][model], faults)
+    built = options_of(model, laid["models"], faults)
     if protocol is None or faults:
         raise UserError(f"values {dict(values)} of {model} make no valid run: {'; '.join(faults)}")
     return dataclasses.replace(

@@ -23,11 +23,11 @@ def data(tmp_path_factory) -> PreparedData:
     return PreparedData.open(write_prepared(tmp_path_factory.mktemp("prepared") / "data", ("ihm", "dia"), size=150))
 
 
-def trained(data: PreparedData, name: str):
+def trained(data: PreparedData, name: str, **options):
     entry = registry.get(name)
     tasks = ("ihm", "dia") if entry.multitask else ("dia",)
     plan = TrainingPlan(
-        name, entry.config(), SMALL, tasks, 1, 8, 2, 3e-3, dict.fromkeys(tasks, 1.0), False, "none", ENCODER
+        name, entry.config(**options), SMALL, tasks, 1, 8, 2, 3e-3, dict.fromkeys(tasks, 1.0), False, "none", ENCODER
     )
     found = train(plan, data, CPU)
     return found, restore(plan, found.state, data, CPU)
@@ -52,6 +52,12 @@ def test_nothing_hidden_gives_the_stored_predictions_and_all_hidden_reaches_the_
             touched = np.flatnonzero((np.abs(one.probability - stored) > 1e-6).any(1))
             assert set(touched) <= set(losing_order(restored.tests["dia"], one.modality)[: one.hidden])
             assert one.share < 1 or len(touched), "the model reads what was hidden"
+
+
+def test_a_model_keeps_the_modality_that_it_cannot_do_without(data):
+    run, restored = trained(data, "mmf", readout="primary")
+    assert list(run.info["flops"]) == ["ehr+cxr+note", "cxr"]
+    assert {one.modality for one in sweep(restored, "dia")} == {"ehr", "note"}
 
 
 def test_samples_of_the_primary_modality_alone_keep_it_and_all_models_lose_the_same(data):

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from benchmark.data.rooms import make_rooms
 from benchmark.data.stacked import StackedBatch, inputs_of
 from benchmark.data.stores import RaggedWriter
 from benchmark.errors import UserError
+from benchmark.training.support import give_support
 from models.contract import Dimensions, Films, Packed
 from models.room import Room, into_slots
 
@@ -70,6 +72,17 @@ def make_fixed(source: BatchSource, batch_size: int, budget: int, **changes: obj
     stores = DeviceStores(source.data, source.encoder, source.device, source.note_dropout, budget)
     assert stores.resident == (budget == RESIDENT)
     return FixedSource(source, SEEDS, batch_size, stores, **changes)
+
+
+def test_a_support_set_is_the_same_whatever_an_epoch_has_drawn(data: PreparedData) -> None:
+    """Series up to other hours are another set; the fixed form draws beside the source and never had them."""
+    source, kept = make_source(data, "los", redraw=True), []
+    model = SimpleNamespace(support_samples=4, remember=kept.append, eval=lambda: None)
+    give_support(model, source, 1)
+    assert sum(1 for _ in source.epoch(40, 1, 8)) and not np.array_equal(source.samples.hours, source.stored.hours)
+    give_support(model, source, 1)
+    before, after = kept
+    assert torch.equal(before.ehr.values, after.ehr.values) and torch.equal(before.present, after.present)
 
 
 def sequences(part: Packed | Films | None, size: int) -> dict[int, Tensor]:

@@ -20,6 +20,7 @@ from models.contract import Batch, Films, ModelEntry, Packed
 from models.layers import Dropout, EncoderLayer
 from models.noise import Drawn, drawn_from
 from models.room import Room, into_slots
+from models.variants import FLEXCARE
 
 ROOM = Room(ehr=(7,) * 11 + (5,) * 2, cxr=9, note=(6,) * 8 + (3,), joint=(17,) * 9 + (14, 14), film_tokens=4)
 """More than the batches below need, with slots of nobody in each modality."""
@@ -130,6 +131,19 @@ def test_filler_and_spare_room_change_nothing(case: Case) -> None:
     expected = train_once(case.model(), packed, y)
     assert_same(train_once(case.model(), filled(into_slots(packed, ROOM), 1e4), y), expected)
     assert_same(train_once(case.model(), into_slots(packed, MORE), y), expected)
+
+
+@pytest.mark.parametrize("mask_mode", ["strict", "additive_one"])
+@pytest.mark.parametrize("task_token", ["per_task", "none"])
+@pytest.mark.parametrize("fused", ["modalities", "open_modalities"])
+def test_filler_that_sees_nobody_makes_nothing_infinite(fused: str, task_token: str, mask_mode: str) -> None:
+    """With dropout probabilities are written out, and a softmax without a key is NaN."""
+    entry = replace(FLEXCARE, config=partial(FLEXCARE.config, fused=fused, task_token=task_token, mask_mode=mask_mode))
+    case = Case("flexcare", partial(build, entry))
+    packed, y = case.batch()
+    for batch in (packed, into_slots(packed, ROOM)):
+        for name, value in train_once(case.another(1), batch, y).items():
+            assert value.isfinite().all(), name
 
 
 def filled(batch: Batch, value: float) -> Batch:

@@ -225,6 +225,13 @@ def test_a_pretrained_network_takes_all_but_the_task():
     assert model(batch).logits.shape == (7, 9)
 
 
+def test_a_task_token_that_all_tasks_share_is_taken_along():
+    source = build("flexcare", TWO, seed=3, task_token="shared")
+    model = build("flexcare-pretrained", (Head(9, "multiclass", "note"),), seed=4, task_token="shared")
+    assert set(load_pretrained(model, source.state_dict()).new) == {"heads.0.weight", "heads.0.bias"}
+    assert torch.equal(model.tasks, source.tasks)
+
+
 def test_the_encoder_of_a_pretrained_network_can_be_frozen():
     _, model, _ = pretrained(freeze_encoder=True)
     trained = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -57,6 +57,19 @@ def test_the_first_training_is_part_of_the_plan_and_of_the_name(config):
     assert variants.isdisjoint({carried[1].variant})
 
 
+def test_it_has_the_options_of_its_first_training_unless_it_is_given_others(config, tmp_path):
+    def options(**given) -> list[dict]:
+        (tmp_path / "own.yaml").write_text(json.dumps({"base": "quick", "name": "own", "models": given}))
+        settings = config(tasks="drg", seeds="1", protocol=str(tmp_path / "own.yaml"))
+        found = {job.model: job.options for job in make_plan(settings, settings.data, None).jobs}
+        return [found["flexcare"], found["flexcare-pretrained"]]
+
+    first, second = options(flexcare={"temperature": 0.5, "top_k": 3})
+    assert first["temperature"] == 0.5 and {name: second[name] for name in first} == first
+    first, second = options(**{"flexcare": {"temperature": 0.5}, "flexcare-pretrained": {"temperature": 0.7}})
+    assert (first["temperature"], second["temperature"]) == (0.5, 0.7)
+
+
 def test_there_is_nothing_to_carry_over_to_a_task_of_the_first_training(config):
     with pytest.raises(UserError, match="flexcare-pretrained is for tasks that flexcare is not trained on first: drg"):
         config(tasks="ihm")
