@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 _UNFINISHED = ".unfinished-"
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)  # it cannot be read without being set
+
+
+def as_usual(path: Path) -> None:
+    """Gives a file or folder the permissions that the umask says; temporary ones begin as their owner's alone."""
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~_UMASK)
 
 
 def system_fault(fault: OSError) -> str:
@@ -49,6 +56,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())  # or a power cut could leave the name with nothing in it
+        as_usual(Path(temporary))
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

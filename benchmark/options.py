@@ -73,7 +73,9 @@ def list_faults(given: dict[str, Any]) -> list[str]:
     faults = []
     for key, allowed in LISTS.items():
         value = given.get(key)
-        if value == []:
+        if key == "models" and isinstance(value, Mapping):
+            faults.append("models: options of models stand under protocol (protocol: {models: ...}); here are names")
+        elif value == []:
             faults.append(f"{key}: none is named. Allowed: {allowed}")
         elif key == "seeds" and isinstance(value, list):
             wrong = [seed for seed in value if type(seed) is not int or not 0 <= seed < 2**32]

@@ -24,7 +24,11 @@ def write_run(out: Path, model: str, seed: int, metrics: dict | None, **changes)
         "format": 1,
         "run": run,
         "status": "failed" if metrics is None else "done",
-        "model": {"name": model, "title": TITLES.get(model, model), "multitask": model == "flexcare"},
+        "model": {
+            "name": model,
+            "title": TITLES.get(model, model),
+            "multitask": changes.get("multitask", model == "flexcare"),
+        },
         "job": {"tasks": tasks, "seed": seed, "epochs": changes.get("epochs", 25 if model == "flexcare" else 40)}
         | {"label_fraction": changes.get("label_fraction", 1.0)},
         "environment": {"device": changes.get("device", "cpu")},

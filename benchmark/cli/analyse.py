@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchmark.reporting.sheets import Sheet
     from benchmark.reporting.stored import Stored
 
+NEEDS = {"transfer": "; it takes a model that is trained on several tasks and its twin that is trained on one"}
 NAMES = ("calibration", "subgroups", "patterns", "robustness", "transfer", "cost")
 NEEDS_DATA = ("subgroups", "robustness")
 
@@ -94,7 +95,7 @@ def _show(
     files = []
     for sheet in sheets:
         if not len(sheet.lines):
-            typer.echo(f"{name}: these runs allow none\n")
+            typer.echo(f"{name}: these runs allow none{NEEDS.get(name, '')}\n")
             continue
         files.append(write_csv(sheet, stored.group, stored.out / "tables"))
         if sheet.notes:  # without any it is for plotting only

@@ -9,6 +9,8 @@ import typer
 from benchmark.cli.options import Group, Out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmark.reporting.pairs import Pair
 
 
@@ -47,24 +49,54 @@ def compare_command(
     chosen = choose(groups(place, runs), group, place)
     # The last asked-for last: of several settings of a model they are compared, as they stand in the table.
     members = runs.set_index("run", drop=False).loc[list(chosen.runs)]
-    pairs = compare(place, choose_runs(members, first), choose_runs(members, second))
+    by_run = not {first, second} & set(members["model"])
+    found = compare(place, choose_runs(members, first), choose_runs(members, second), any_seeds=by_run)
     shown = [
         pair
-        for pair in pairs
+        for pair in found.pairs
         if (patterns or pair.pattern == EVERYTHING) and (all_metrics or pair.metric in TASKS[pair.task].metrics[:2])
     ]
     data = chosen.caption["data"]
     # Before anything is printed: whoever reads the output may stop listening.
     target = place / "tables" / f"compare-{first}-{second}-{chosen.id}.csv"
-    replace_text(target, _csv(pairs, first, second, data))
+    replace_text(target, _csv(found.pairs, first, second, data))
     kind = "SIMULATED DATA. " if data["simulated"] else ""
     typer.echo(f"{kind}{first} minus {second} on {data['name']}, protocol {chosen.caption['protocol']['name']}\n")
     typer.echo(_table(shown, first, second))
     typer.echo("\np of all samples: adjusted over the tasks (Holm); of patterns: not adjusted.")
+    for remark in [*_remarks(shown, patterns), *found.left_out]:
+        typer.echo(remark)
     typer.echo(f"\nCSV: {target}")
 
 
-def _table(pairs: list[Pair], first: str, second: str) -> str:
+def _remarks(pairs: Sequence[Pair], patterns: bool) -> list[str]:
+    """On which runs the lines rest, and which of them rest on little."""
+    from benchmark.reporting.names import metric_title, task_title
+    from benchmark.reporting.pairs import EVERYTHING, LEAST
+
+    tasks: dict[tuple[int, ...], dict[str, None]] = {}
+    for pair in pairs:
+        tasks.setdefault(pair.seeds, {})[task_title(pair.task, pair.label_fraction)] = None
+    parts = [
+        ", ".join(map(str, seeds)) + (f" on {', '.join(names)}" if len(tasks) > 1 else "")
+        for seeds, names in tasks.items()
+    ]
+    remarks = [f"Seeds: {'; '.join(parts)}."]
+    if any(len(seeds) == 1 for seeds in tasks):
+        remarks.append("With one seed patients alone are resampled: what another training would change is not seen.")
+    if patterns:
+        remarks.append(f"Patterns of fewer than {LEAST} samples are left out.")
+    rare = [
+        f"{task_title(pair.task, pair.label_fraction)} {metric_title(pair.metric)} ({pair.gap.defined:.0%})"
+        for pair in pairs
+        if pair.pattern == EVERYTHING and pair.gap.defined < 0.99
+    ]
+    if rare:
+        remarks.append(f"Share of resamples that define the score, where it is not all: {', '.join(rare)}.")
+    return remarks
+
+
+def _table(pairs: Sequence[Pair], first: str, second: str) -> str:
     from tabulate import tabulate
 
     from benchmark.reporting.names import metric_title, number, p_value, task_title
@@ -90,7 +122,7 @@ def _table(pairs: list[Pair], first: str, second: str) -> str:
     return tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
 
 
-def _csv(pairs: list[Pair], first: str, second: str, data: dict) -> str:
+def _csv(pairs: Sequence[Pair], first: str, second: str, data: dict) -> str:
     import pandas as pd
 
     lines = [
@@ -99,6 +131,7 @@ def _csv(pairs: list[Pair], first: str, second: str, data: dict) -> str:
             "label_fraction": pair.label_fraction,
             "pattern": pair.pattern,
             "samples": pair.samples,
+            "seeds": " ".join(map(str, pair.seeds)),
             "metric": pair.metric,
             "first": first,
             "second": second,

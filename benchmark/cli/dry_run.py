@@ -28,10 +28,26 @@ def dry_run(console: Console, settings: RunConfig) -> None:
         return
     plan = preview(settings)
     _print_plan(console, settings, plan)
-    if plan is not None:
-        with Steps(console) as steps:
-            found = outlook(settings, plan, steps)
-        _print_outlook(console, found, "Rests on: steps and predictions timed on a part of these data.")
+    if plan is None:
+        _say(console, "no estimate: the first run makes the cohort")
+        return
+    with Steps(console) as steps:
+        found = outlook(settings, plan, steps)
+    _print_outlook(console, found, "Rests on: steps and predictions timed on a part of these data.")
+    if found is None:
+        _say(console, _without_estimate(settings, plan))
+
+
+def _without_estimate(settings: RunConfig, plan: Plan) -> str:
+    from benchmark.runs.calibrate import is_prepared
+    from benchmark.runs.folder import is_done
+
+    waiting = [job for job in plan.jobs if not is_done(settings.out, job.id)]
+    if not waiting:
+        return "nothing is left to run"
+    if not is_prepared(plan.data.path, waiting):
+        return "no estimate: note embeddings are not there yet, which the first run makes"
+    return "no estimate: models that are fitted in one go have none"
 
 
 def _print_outlook(console: Console, found: Outlook | None, basis: str) -> None:
@@ -48,14 +64,14 @@ def _print_outlook(console: Console, found: Outlook | None, basis: str) -> None:
             duration(demand.seconds / demand.runs),
             duration(demand.longest),
             f"{demand.seconds / 3600:,.2f}",
-            f"{demand.memory / 2**20:,.0f} MB",
+            f"{demand.memory / 2**20:,.0f} MiB",
         ]
         for name, demand in found.models.items()
     ]
     header = ["model", "runs", "a run", "longest", "hours of work", "memory of a process"]
     _say(console, "\n" + tabulate(rows, headers=header, disable_numparse=True))
     rows = [
-        [course.devices, duration(course.seconds), f"{found.work / 3600:,.2f}", f"{course.memory / 2**30:.1f} GB"]
+        [course.devices, duration(course.seconds), f"{found.work / 3600:,.2f}", f"{course.memory / 2**30:.1f} GiB"]
         for course in found.courses
     ]
     header = ["at a time", "until the last run is done", "hours of work", "memory of all together"]

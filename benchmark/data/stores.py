@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.errors import UserError
+from benchmark.files import as_usual
 
 
 @contextmanager
@@ -31,6 +32,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         yield temporary
         if target.exists():
             raise FileExistsError(f"{target} exists already")
+        as_usual(temporary)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

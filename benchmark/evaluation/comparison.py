@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.special import ndtri, stdtr, stdtrit
 
 from benchmark.random import stream
 
@@ -67,32 +67,32 @@ def score(scores: np.ndarray) -> Estimate:
 def difference(first: np.ndarray, second: np.ndarray) -> Estimate:
     """By how much the first model is better, from scores (S, R + 1) of the same seeds, patients and resamples.
 
-    p is that of a t test with the standard deviation of the resampled differences. Counting resamples beyond zero
-    instead could not give a p below 2 / R, too coarse for dozens of comparisons. The degrees of freedom are those of
-    Satterthwaite: S - 1 for the part of the variance that comes from seeds, many for the part that comes from patients.
+    Interval and p are those of a t test with the standard deviation of the resampled differences, so that the interval
+    holds 0 where p is 0.05 or more. Counting resamples beyond zero instead could not give a p below 2 / R, too coarse
+    for dozens of comparisons, and percentiles of two seeds' few combinations mean little. The degrees of freedom are
+    those of Satterthwaite: S - 1 for the part of the variance that comes from seeds, many for that from patients.
     """
     if first.shape != second.shape:
         raise ValueError(f"scores of shape {first.shape} and {second.shape}; a paired comparison needs equal shapes")
-    values = over_seeds(first - second)
-    low, high, defined = _interval(values)
-    return Estimate(float(values[0]), low, high, _p_value(first[:, 0] - second[:, 0], values), defined)
-
-
-def _p_value(by_seed: np.ndarray, values: np.ndarray) -> float:
-    """Two-sided p of a mean difference being zero; NaN where the resamples do not differ, but for equal scores.
-
-    Args:
-        by_seed: (S,) differences on the data as they are. values: (R + 1,) mean differences.
-    """
-    drawn = values[1:][np.isfinite(values[1:])]
-    if len(drawn) < 2 or not np.isfinite(values[0]):
-        return float("nan")
+    values, by_seed = over_seeds(first - second), first[:, 0] - second[:, 0]
+    value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
+    defined = len(drawn) / (len(values) - 1)
+    if len(drawn) < 2 or not np.isfinite(value):
+        return Estimate(value, float("nan"), float("nan"), float("nan"), defined)
     variance, seeds = float(drawn.var(ddof=1)), len(by_seed)
     if variance < ROUNDING**2:  # as of a single patient and seed: chance did not show, which is no certainty
-        return 1.0 if abs(values[0]) < ROUNDING else float("nan")
+        return Estimate(value, value, value, 1.0 if abs(value) < ROUNDING else float("nan"), defined)
     of_seeds = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    freedom = (variance / of_seeds) ** 2 * (seeds - 1) if of_seeds > 0 else np.inf
-    return float(2 * stdtr(max(freedom, 1.0), -abs(values[0]) / np.sqrt(variance)))
+    freedom = max((variance / of_seeds) ** 2 * (seeds - 1), 1.0) if of_seeds > 0 else np.inf
+    reach = float(_quantile(freedom) * np.sqrt(variance))
+    p = float(2 * stdtr(freedom, -abs(value) / np.sqrt(variance)))
+    return Estimate(value, max(value - reach, -1.0), min(value + reach, 1.0), p, defined)
+
+
+def _quantile(freedom: float) -> float:
+    """Of Student's t distribution, or the normal one for infinite freedom, at the upper end of an interval."""
+    share = (1 + LEVEL) / 2
+    return float(stdtrit(freedom, share) if np.isfinite(freedom) else ndtri(share))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:

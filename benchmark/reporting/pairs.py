@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Pair:
 
     Attributes:
         task, metric, label_fraction: what is scored. pattern: modalities present, "all samples" for the whole.
-        samples, positives: of the test set; positives None for several classes. first, second: scores of both.
+        samples: of the test set. seeds: of the runs on both sides. first, second: scores of both.
         gap: first minus second; its p is adjusted over tasks for all samples, and left as it is for patterns.
     """
 
@@ -38,6 +38,7 @@ class Pair:
     label_fraction: float
     pattern: str
     samples: int
+    seeds: tuple[int, ...]
     first: Estimate
     second: Estimate
     gap: Estimate
@@ -71,24 +72,45 @@ def pattern_name(present: Sequence[bool]) -> str:
     return "+".join(name for name, there in zip(MODALITIES, present, strict=True) if there)
 
 
-def compare(out: Path, first: pd.DataFrame, second: pd.DataFrame, resamples: int = RESAMPLES) -> list[Pair]:
+@dataclass(frozen=True)
+class Compared:
+    """All lines of a comparison, and sentences on what could not be compared."""
+
+    pairs: tuple[Pair, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def compare(
+    out: Path, first: pd.DataFrame, second: pd.DataFrame, resamples: int = RESAMPLES, any_seeds: bool = False
+) -> Compared:
     """All tasks, metrics and patterns that both sides have.
 
     Args:
         out: folder of the results. first, second: rows of `collect`, as `choose_runs` gives them, the last asked-for
-            last.
+            last. any_seeds: two runs that were named one by one are compared also if their seeds differ.
 
     Raises:
-        UserError: there is no task, or no seed, that both sides have.
+        UserError: there is no task with a seed that both sides have, or they were tested on different samples.
     """
     sides = [_by_task(first), _by_task(second)]
     common = [key for key in sides[0] if key in sides[1]]
     if not common:
         raise UserError("the two have no task in common")
-    pairs = []
+    pairs, left_out = [], []
     for task, share in sorted(common, key=lambda key: (list(TASKS).index(key[0]), key[1])):
-        pairs += _of_task(out, task, share, sides[0][task, share], sides[1][task, share], resamples)
-    return _adjusted(pairs)
+        of_seeds = sides[0][task, share], sides[1][task, share]
+        seeds = sorted(of_seeds[0].keys() & of_seeds[1].keys())
+        if seeds:
+            chosen = [[side[seed] for seed in seeds] for side in of_seeds]
+        elif any_seeds:
+            chosen, seeds = [list(side.values()) for side in of_seeds], sorted(of_seeds[0].keys() | of_seeds[1].keys())
+        else:
+            left_out.append(f"{task}: no seed in common ({sorted(of_seeds[0])} and {sorted(of_seeds[1])})")
+            continue
+        pairs += _of_task(out, task, share, tuple(seeds), chosen, resamples)
+    if not pairs and left_out:
+        raise UserError("; ".join(left_out))
+    return Compared(tuple(_adjusted(pairs)), tuple(left_out))
 
 
 def _by_task(runs: pd.DataFrame) -> dict[tuple[str, float], dict[int, str]]:
@@ -104,15 +126,9 @@ def _by_task(runs: pd.DataFrame) -> dict[tuple[str, float], dict[int, str]]:
 
 
 def _of_task(
-    out: Path, task: str, share: float, first: Mapping[int, str], second: Mapping[int, str], resamples: int
+    out: Path, task: str, share: float, seeds: tuple[int, ...], chosen: Sequence[Sequence[str]], resamples: int
 ) -> list[Pair]:
-    seeds = sorted(first.keys() & second.keys())
-    if not seeds and len(first) == len(second) == 1:  # two runs named one by one may differ in their seed
-        chosen = [list(first.values()), list(second.values())]
-    elif not seeds:
-        raise UserError(f"{task}: no seed in common ({sorted(first)} and {sorted(second)})")
-    else:
-        chosen = [[side[seed] for seed in seeds] for side in (first, second)]
+    """Lines of a task, from the runs of both sides."""
     read = [[read_predictions(out, run, task) for run in side] for side in chosen]
     one = read[0][0]
     if any(not np.array_equal(one.sample, other.sample) for side in read for other in side):
@@ -126,7 +142,7 @@ def _of_task(
             a, b = (np.stack([by_metric[metric] for by_metric in side]) for side in scores)
             gap = difference(a, b)
             if np.isfinite(gap.value):
-                pairs.append(Pair(task, metric, share, pattern, int(rows.sum()), score(a), score(b), gap))
+                pairs.append(Pair(task, metric, share, pattern, int(rows.sum()), seeds, score(a), score(b), gap))
     return pairs
 
 

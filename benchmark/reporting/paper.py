@@ -27,6 +27,7 @@ from benchmark.reporting.figures.segments import draw_segments
 from benchmark.reporting.figures.style import Drawn, Facts
 from benchmark.runs.groups import RunGroup
 from benchmark.runs.restore import restore_run
+from benchmark.tasks import TASKS
 from benchmark.training import Restored
 from models.contract import ModelEntry
 
@@ -152,7 +153,10 @@ class _Source:
     def command(self, models: Sequence[str], trace: bool = False) -> str:
         """The call of the runner that makes runs of `models` like the others of the group."""
         words = ["bench run --models", ",".join(models)]
-        seeds = sorted({int(seed) for seed in self.of(self.family.original)["seed"]})
+        originals = self.of(self.family.original)
+        tasks = {task for own in originals["tasks"] for task in own}
+        words += ["--tasks", ",".join(name for name in TASKS if name in tasks)] if tasks else []
+        seeds = sorted({int(seed) for seed in originals["seed"]})
         words += ["--seeds", ",".join(map(str, seeds))] if seeds else []
         words += ["--trace"] if trace else []
         words += [f"--protocol {self.facts.protocol}"] if self.facts.protocol in shipped() else []

@@ -2,8 +2,9 @@
 
 OUT/resampled/<run id>.npz   one array (resamples + 1) a task and metric, and what it was made with
 
-All runs that stand in one comparison share the list of test patients and so the draws. If that list, the number of
-resamples or the predictions change (a run that is repeated keeps its id), the scores are computed again.
+A task's test patients are drawn by their number and order alone, so that all runs on a task share the draws, here and
+wherever else its scores are resampled. If the number of resamples or the predictions change (a run that is repeated
+keeps its id), the scores are computed again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from zipfile import BadZipFile
@@ -97,24 +98,6 @@ class Resamples:
         self.out, self.runs, self.resamples = out, dict(runs), resamples
         self._read: dict[str, dict[str, np.ndarray]] = {}  # tables ask for the same runs again and again
 
-    @cached_property
-    def patients(self) -> tuple[str, ...]:
-        """All test patients of the runs, sorted."""
-        found: set[str] = set()
-        seen: set[tuple[str, ...]] = set()
-        for run, tasks in self.runs.items():
-            if (key := tuple(sorted(tasks))) not in seen:  # runs on the same tasks have the same test patients
-                seen.add(key)
-                file = runs_folder(self.out) / run / "predictions.parquet"
-                found.update(pd.read_parquet(file, columns=["patient"])["patient"].unique())
-        return tuple(sorted(found))
-
-    @cached_property
-    def made_with(self) -> str:
-        """Stands for the draws: the list of patients and the number of resamples."""
-        text = "\n".join([str(self.resamples), *self.patients])
-        return hashlib.sha256(text.encode()).hexdigest()
-
     def compute(self, progress: Progress = lambda *_: None, processes: int | None = None) -> None:
         """Makes what is missing; several processes share the work."""
         missing = [run for run in self.runs if not self._is_made(run)]
@@ -124,10 +107,7 @@ class Resamples:
         if processes is None:  # starting a process costs as much as some thousand samples
             small = sum((runs_folder(self.out) / run / "predictions.parquet").stat().st_size for run in missing) < 2**25
             processes = 1 if small else min(len(missing), os.cpu_count() or 1)
-        work = [
-            (self.out, run, tuple(self.runs[run]), self.patients, self.resamples, self._made_with(run))
-            for run in missing
-        ]
+        work = [(self.out, run, tuple(self.runs[run]), self.resamples, self._made_with(run)) for run in missing]
         progress("intervals", 0, len(missing))
         if processes == 1:
             for done, parts in enumerate(work, 1):
@@ -148,7 +128,7 @@ class Resamples:
         return self._read[run]
 
     def _made_with(self, run: str) -> str:
-        return f"{self.made_with} {predictions_digest(self.out, run)}"
+        return f"{self.resamples} of each task's patients, {predictions_digest(self.out, run)}"
 
     def _is_made(self, run: str) -> bool:
         try:
@@ -177,15 +157,13 @@ def _weights(patients: int, resamples: int) -> np.ndarray:
     return patient_weights(patients, resamples)
 
 
-def _compute(
-    out: Path, run: str, tasks: Sequence[str], patients: Sequence[str], resamples: int, made_with: str
-) -> None:
+def _compute(out: Path, run: str, tasks: Sequence[str], resamples: int, made_with: str) -> None:
     """Scores of one run on all its tasks, written to its file."""
-    weights = _weights(len(patients), resamples)
     arrays = {_MADE_WITH: np.array(made_with)}
     for name in tasks:
         task, found = TASKS[name], read_predictions(out, run, name)
-        rows = np.searchsorted(patients, found.patient)
+        patients, rows = np.unique(found.patient, return_inverse=True)
+        weights = _weights(len(patients), resamples)
         classes = task.classes or tuple(map(str, range(found.probability.shape[1])))
         results = resampled(task.metrics, task.kind, classes, found.y, found.known, found.probability, rows, weights)
         arrays |= {f"{name}/{metric}": values for metric, values in results.items()}

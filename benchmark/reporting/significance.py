@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmark.evaluation.comparison import Estimate, difference, holm, score
-from benchmark.reporting.notes import Chosen
 from benchmark.reporting.resamples import Resamples
 
 if TYPE_CHECKING:
+    from benchmark.reporting.notes import Chosen
     from benchmark.reporting.tables import Cell, Row
 
 ALPHA = 0.05
@@ -44,6 +44,16 @@ def uncompared(row: Row) -> tuple[str, ...]:
     return tuple(name for name, cell in cells.items() if name != best and (cell.p is None or math.isnan(cell.p)))
 
 
+def seeds_shared(row: Row, chosen: Chosen) -> dict[str, list[int]]:
+    """Of each model with a score but the best, the seeds that it has in common with the best."""
+    means = {name: cell.mean for name, cell in row.cells.items() if cell is not None and cell.mean is not None}
+    if len(means) < 2:
+        return {}
+    best = max(means, key=lambda name: means[name])
+    seeds = {name: set(chosen[name, row.task, row.label_fraction]["seed"]) for name in means}
+    return {name: sorted(seeds[best] & own) for name, own in seeds.items() if name != best}
+
+
 def _with_scores(row: Row, chosen: Chosen, resamples: Resamples) -> Row:
     cells: dict[str, Cell | None] = dict(row.cells)
     for model, cell in row.cells.items():
@@ -62,9 +72,8 @@ def _against_best(row: Row, chosen: Chosen, resamples: Resamples) -> list[tuple[
     best = max(cells, key=lambda name: cells[name].mean)
     frames = {name: chosen[name, row.task, row.label_fraction].set_index("seed")["run"] for name in cells}
     found = []
-    for name in cells:
-        seeds = sorted(set(frames[best].index) & set(frames[name].index))
-        if name != best and seeds:
+    for name, seeds in seeds_shared(row, chosen).items():
+        if seeds:
             first, second = (
                 resamples.scores([frames[model][seed] for seed in seeds], row.task, row.metric)
                 for model in (best, name)

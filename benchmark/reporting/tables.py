@@ -9,16 +9,26 @@ from typing import Any
 
 import pandas as pd
 
+from benchmark.registry import models
 from benchmark.reporting.layouts import Layout
-from benchmark.reporting.names import DIGITS, metric_title, task_title
-from benchmark.reporting.notes import Chosen, coupling_notes, device_notes, paper_notes
+from benchmark.reporting.names import DIGITS, task_title
+from benchmark.reporting.notes import (
+    Chosen,
+    coupling_notes,
+    device_notes,
+    failure_notes,
+    gap_notes,
+    paper_notes,
+    seed_notes,
+    training_notes,
+)
 from benchmark.reporting.resamples import Resamples
-from benchmark.reporting.significance import ALPHA, uncompared, with_intervals
+from benchmark.reporting.significance import ALPHA, with_intervals
 from benchmark.runs.groups import RunGroup
 from benchmark.tasks import TASKS
 
 MARKED = (
-    "\N{DEGREE SIGN}: cannot be told apart from the best (paired bootstrap over patients and seeds, Holm-adjusted p of "
+    "\N{DEGREE SIGN}: cannot be told apart from the best (paired bootstrap over {what}, Holm-adjusted p of "
     f"{ALPHA} or more)."
 )
 
@@ -128,7 +138,7 @@ class ResultTable:
             f"{_epochs(self.epochs)};",
             f"note encoder {encoder['name']}." if encoder else "no notes.",
             "Best in bold, second best underlined." if len(self.columns) > 1 else "",
-            MARKED if self.has_marks else "",
+            MARKED.format(what="patients and seeds" if several else "patients alone") if self.has_marks else "",
             "Ceiling: the true outcome probabilities scored on the same samples (-: none is known)."
             if self.has_ceiling
             else "",
@@ -178,11 +188,13 @@ def build_table(
     if resamples is not None:
         rows = with_intervals(rows, chosen, resamples)
     seeds = tuple(sorted({int(seed) for frame in chosen.values() for seed in frame["seed"]}))
-    all_notes = [*left_out, *_gaps(rows, titles, len(seeds)), *_failures(failed, titles)]
+    all_notes = [*left_out, *gap_notes(rows, titles, len(seeds)), *failure_notes(failed, titles)]
+    all_notes += [*seed_notes(rows, chosen, titles), *training_notes(chosen, columns, titles)]
     all_notes += [*layout.notes, *coupling_notes(chosen, columns, titles), *device_notes(chosen)]
     if paper is not None:
         all_notes += paper_notes(rows, paper, bool(group.caption["data"]["simulated"]))
     shown = pd.concat(chosen.values()) if chosen else members
+    shown = shown[~shown["model"].isin([name for name, entry in models().items() if entry.fits])]
     epochs = {
         kind: tuple(sorted({int(count) for count in shown.loc[shown["multitask"] == kind, "epochs"]}))
         for kind in (True, False)
@@ -230,6 +242,8 @@ def _rules(data: Mapping[str, Any]) -> str:
 def _epochs(epochs: Mapping[bool, tuple[int, ...]]) -> str:
     """How long the models were trained, in words."""
     together, single = (" or ".join(map(str, epochs[kind])) for kind in (True, False))
+    if not together and not single:
+        return "models fitted in one go"
     if not together or not single or together == single:
         number = together or single
         return f"{number} epoch{'' if number == '1' else 's'}"
@@ -305,42 +319,6 @@ def _ceiling(chosen: Chosen, task: str, metric: str) -> float | None:
                 if _defined(value := ceiling.get(task, {}).get(metric)):
                     return value
     return None
-
-
-def _gaps(rows: Sequence[Row], titles: Mapping[str, str], seeds: int) -> list[str]:
-    """Sentences on cells that rest on fewer seeds than others, or have no value."""
-    short: dict[str, list[str]] = {}
-    undefined: dict[str, None] = {}
-    untested: dict[str, list[str]] = {}
-    for row in (row for row in rows if row.main):
-        for model in uncompared(row):
-            untested.setdefault(titles[model], []).append(f"{row.title} {metric_title(row.metric)}")
-        for model, cell in row.cells.items():
-            if cell and cell.seeds < seeds:
-                short.setdefault(f"{titles[model]} has {cell.seeds} of {seeds} seeds", []).append(row.title)
-            if cell and cell.mean is None:
-                undefined[f"{row.title} {metric_title(row.metric)}"] = None
-    notes = [f"{what} on {', '.join(dict.fromkeys(titles))}." for what, titles in short.items()]
-    if undefined:
-        notes.append(f"n.a.: not defined on these test samples, where a class is absent ({', '.join(undefined)}).")
-    if untested:
-        where = "; ".join(f"{title} on {', '.join(names)}" for title, names in untested.items())
-        notes.append(f"Not tested against the best of the row (no seed in common, or no spread of resamples): {where}.")
-    if any(cell is None for row in rows for cell in row.cells.values()):
-        notes.append("-: no finished run.")
-    return notes
-
-
-def _failures(failed: pd.DataFrame, titles: Mapping[str, str]) -> list[str]:
-    if failed.empty:
-        return []
-    shown = [
-        f"{titles[run.model]}, {' '.join(TASKS[task].title for task in run.tasks)}, seed {run.seed}"
-        for run in failed.head(3).itertuples()
-    ]
-    more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-    subject = "1 failed run is" if len(failed) == 1 else f"{len(failed)} failed runs are"
-    return [f"{subject} missing: {'; '.join(shown)}{more}."]
 
 
 def _defined(value: float | None) -> bool:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import unfinished_prefix
+from benchmark.files import as_usual, unfinished_prefix
 
 FORMAT = 1
 _FAILED = ".failed"
@@ -75,6 +75,8 @@ def new_run(out: Path, job_id: str, failed: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
+        for path in (temporary, *temporary.iterdir()):
+            as_usual(path)
         target = runs / (job_id + _FAILED if failed else job_id)
         if failed:
             shutil.rmtree(target, ignore_errors=True)

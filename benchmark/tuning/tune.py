@@ -74,6 +74,7 @@ def reference_model() -> str:
 
 def plan_search(config: RunConfig, model: str, request: Request, plan: Plan, heard: Heard) -> Search:
     """Everything about a study before its first trial; trains the reference where its runs are missing."""
+    parameters(config, model, request.wide)  # refuses what cannot be searched before anything is trained
     name = reference_model()
     faults: list[str] = []
     options = build_options(registry.get(name), config.protocol.models.get(name, {}), faults)

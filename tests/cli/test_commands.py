@@ -151,7 +151,8 @@ def test_a_dry_run_counts_the_jobs_and_makes_nothing(bench, tmp_path):
     assert "15 runs on toy cohort; protocol quick" in text
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("flexcare", "mt"))}
     assert [row[-3:] for row in (rows["flexcare"], rows["mt"])] == [["5", "0", "5"], ["10", "0", "10"]]
+    assert "no estimate: note embeddings are not there yet" in text
     code, text, _ = bench(*words)
     assert code == 0
-    assert "still to be made" in text
+    assert "still to be made" in text and "no estimate: the first run makes the cohort" in text
     assert not out.exists()

@@ -129,3 +129,7 @@ def test_nothing_of_the_patients_is_in_the_results(grid):
     (data,) = (out / "data").glob("[!.]*")
     assert f"texts of {data.name}" in scanned.stdout
     assert data.stat().st_mode & 0o077 == 0, "patients' data are for their owner alone"
+    os.umask(usual := os.umask(0))
+    run = next(out.glob("runs/*/run.json")).parent
+    for path in (run, *run.iterdir(), *out.glob("tables/*")):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~usual, "results are as usual"

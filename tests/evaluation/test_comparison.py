@@ -73,6 +73,20 @@ def test_with_seed_noise_alone_the_test_is_the_t_test():
     assert found.p == pytest.approx(ttest_1samp(by_seed, 0).pvalue, rel=0.1)
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_an_interval_holds_zero_where_p_says_so_and_stays_within_what_differences_can_be(seeds):
+    rng, said = np.random.default_rng(seeds), set()
+    y = (np.arange(12) % 6 == 0).astype(float)
+    weights = patient_weights(12, 200)
+    for strength in (0.0, 0.5, 1.0, 2.0, 3.0):
+        first, second = (scores_of(rng, each, y, weights, seeds=seeds) for each in (strength, 0.0))
+        found = difference(first, second)
+        assert -1 <= found.low <= found.value <= found.high <= 1
+        assert (found.low <= 0 <= found.high) == (found.p >= 0.05)
+        said.add(found.p >= 0.05)
+    assert True in said
+
+
 def test_holm_is_stricter_than_false_discovery_control_and_ordered():
     p = [0.001, 0.02, 0.02, 0.4, float("nan")]
     adjusted = holm(p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ def out(tmp_path):
 
 def test_differences_by_pattern_are_found_and_are_those_of_the_predictions(out):
     runs = collect(out)
-    pairs = compare(out, choose_runs(runs, "mt"), choose_runs(runs, "medfuse"), resamples=200)
+    pairs = compare(out, choose_runs(runs, "mt"), choose_runs(runs, "medfuse"), resamples=200).pairs
     by = {pair.pattern: pair for pair in pairs if pair.metric == "auroc"}
     assert list(by) == [EVERYTHING, "ehr", "ehr+cxr"], "the commonest pattern first"
     assert by["ehr"].gap.high < 0 < by["ehr+cxr"].gap.low
@@ -78,7 +79,7 @@ def test_a_run_can_be_named_and_unknown_or_unclear_names_are_refused(out):
     runs = collect(out)
     one = choose_runs(runs, "mt-ihm-s2")
     assert list(one["seed"]) == [2]
-    assert len(compare(out, one, choose_runs(runs, "medfuse-ihm-s2"), resamples=20)) == 9
+    assert len(compare(out, one, choose_runs(runs, "medfuse-ihm-s2"), resamples=20).pairs) == 9
     with pytest.raises(UserError, match="unknown model or run 'medfus e'; did you mean 'medfuse'"):
         choose_runs(runs, "medfus e")
     with pytest.raises(UserError, match="3 runs begin with 'mt-'"):
@@ -91,3 +92,29 @@ def test_different_test_samples_are_refused(out):
     runs = collect(out)
     with pytest.raises(UserError, match="tested on different samples"):
         compare(out, choose_runs(runs, "mt"), choose_runs(runs, "medfuse"), resamples=20)
+
+
+def copied(out, model: str, seed: int, task: str) -> None:
+    """Runs on another task with the predictions of those that are there."""
+    frame = pd.read_parquet(next(out.glob(f"runs/{model}-*/predictions.parquet")))
+    write_run(out, model, seed, {task: {}}, tasks=[task])
+    frame.assign(task=task).to_parquet(out / "runs" / f"{model}-{task}-s{seed}-v-aaaa" / "predictions.parquet")
+
+
+def test_models_are_compared_on_common_seeds_alone_and_say_which(out, capsys):
+    copied(out, "mt", 1, "rea")
+    copied(out, "medfuse", 2, "rea")
+    compare_command("mt", "medfuse", out=out)
+    told = capsys.readouterr().out
+    assert "Seeds: 1, 2, 3." in told and "rea: no seed in common ([1] and [2])" in told
+    frame = pd.read_csv(next(out.glob("tables/compare-*.csv")))
+    assert set(frame["task"]) == {"ihm"} and set(frame["seeds"]) == {"1 2 3"}
+    for run in [*out.glob("runs/m*-ihm-*")]:
+        shutil.rmtree(run)
+    with pytest.raises(UserError, match=r"rea: no seed in common \(\[1\] and \[2\]\)"):
+        compare_command("mt", "medfuse", out=out)
+    compare_command("mt-rea-s1", "medfuse-rea-s2", out=out)
+    assert "Seeds: 1, 2." in (told := capsys.readouterr().out)
+    copied(out, "medfuse", 1, "rea")
+    compare_command("mt", "medfuse", out=out)
+    assert "With one seed patients alone are resampled" in capsys.readouterr().out

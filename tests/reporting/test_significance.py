@@ -88,7 +88,10 @@ def test_kept_scores_are_made_again_if_damaged_or_for_other_patients(out):
     path = out / "runs" / run / "predictions.parquet"
     frame = pd.read_parquet(path)
     pd.concat([frame, frame.tail(1).assign(sample="new", patient="new")]).to_parquet(path)
-    assert resamples_of(out, collect(out), choose(groups(out, collect(out)), None), 300).made_with != again.made_with
+    kept = out / "resampled" / f"{run}.npz"
+    before = kept.stat().st_mtime_ns
+    resamples_of(out, collect(out), choose(groups(out, collect(out)), None), 300).compute(processes=1)
+    assert kept.stat().st_mtime_ns > before
 
 
 def test_predictions_are_aligned_by_sample(out):
@@ -106,6 +109,18 @@ def test_kept_scores_are_made_again_if_the_run_was_repeated_with_other_predictio
     frame.to_parquet(path)
     _, after = table_of(out)
     assert after.scores([run], "ihm", "auroc")[0, 0] == pytest.approx(1 - stored[0, 0], abs=1e-6)
+
+
+def test_fewer_seeds_in_a_comparison_than_in_a_mean_are_told(out):
+    for seed in (2, 3):
+        shutil.rmtree(out / "runs" / f"medfuse-ihm-s{seed}-v-aaaa")
+    table, _ = table_of(out)
+    told = "Compared with the best on the seeds that both have, fewer than the means rest on: MedFuse on IHM (seed 1)."
+    assert told in table.notes
+    for folder in [*out.glob("runs/*-s2-*"), *out.glob("runs/*-s3-*")]:
+        shutil.rmtree(folder)
+    table, _ = table_of(out)
+    assert "paired bootstrap over patients alone" in table.caption and not any("Compared" in one for one in table.notes)
 
 
 def test_a_model_alone_has_its_intervals_in_the_csv_too(out):

@@ -54,6 +54,13 @@ def test_means_sample_deviations_and_ranks(out):
     assert [row.metric for row in table.rows if row.task == "phe" and row.main] == ["macro_auroc", "micro_auroc"]
 
 
+def test_models_that_were_trained_on_different_tasks_are_told_apart(out):
+    write_run(out, "flexcare-a", 1, ihm(0.8), multitask=True)
+    table = table_of(out, name="ablation")
+    assert "Not all were trained on the same tasks: FlexCare on IHM, PHE; flexcare-a on IHM." in table.notes
+    assert not any("same tasks" in note for note in table_of(out).notes), "those of one task each are no matter"
+
+
 MARKDOWN = """\
 **SIMULATED DATA. Test results on toy 5% cohort, protocol quick: \
 mean (sample standard deviation) over 3 seeds (1, 2, 3); \

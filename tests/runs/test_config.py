@@ -77,6 +77,7 @@ def test_command_line_wins_over_file_and_file_over_protocol(tmp_path):
         ({"seeds": ""}, "seeds: none is named. Allowed: whole numbers from 0 to 4294967295"),
         ({"seeds": "-1"}, "seeds: -1 is no seed. Allowed: whole numbers from 0"),
         ({"models": ","}, "models: none is named. Allowed: names of models or groups"),
+        ({"models": {"mt": {"fusion_start": 2}}}, "models: options of models stand under protocol"),
     ],
 )
 def test_lists_that_cannot_be_meant(options, refusal):

@@ -59,6 +59,13 @@ def test_the_space_of_a_model_becomes_parameters_and_their_values_become_jobs(tm
     assert single == {"learning_rate", "dropout"}, "a layer to fuse from that the protocol does not have is left out"
 
 
+def test_what_cannot_be_searched_is_refused_before_the_reference_is_trained(tmp_path: Path, data: Path) -> None:
+    config = configured(tmp_path, data, models="flexcare", tasks="ihm")
+    with pytest.raises(UserError, match="flexcare declares nothing to search on the tasks ihm"):
+        _study(config)
+    assert not (config.out / "tuning").exists()
+
+
 def test_gains_are_in_deviations_of_the_reference_and_tasks_of_no_score_are_left_out() -> None:
     runs = {
         1: {"ihm": {"auroc": 0.7, "auprc": 0.3}, "los": {"micro_f1": 0.5}, "dia": {"macro_auroc": math.nan}},

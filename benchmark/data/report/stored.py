@@ -45,8 +45,17 @@ def _tokens(folder: Path) -> dict[str, dict[str, Any]]:
         sections = pd.read_parquet(texts, columns=["section"]).section
         for section, title in (("pmh", "histories"), ("bhc", "hospital courses")):
             own = lengths[(sections == section).to_numpy() & (lengths > 0)]
-            found[f"tokens of {title}, {offsets.parent.name}"] = histogram(own, TOKENS)
+            found[f"tokens of {title}, {_encoder_of(offsets.parent)}"] = histogram(own, TOKENS)
     return found
+
+
+def _encoder_of(folder: Path) -> str:
+    """What a folder of embeddings was made with; its key where the folder does not say so."""
+    try:
+        made = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        return f"{made['name']}, at most {made['max_tokens']}"
+    except (OSError, ValueError, KeyError):
+        return folder.name
 
 
 def write_report(folder: Path, out: Path) -> list[Path]:

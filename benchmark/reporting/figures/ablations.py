@@ -48,9 +48,12 @@ def _bars(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, labels: Mapping[
     axes.errorbar(places, values, yerr=errors, fmt="none", ecolor=INK, elinewidth=0.8, capsize=1.8, capthick=0.8)
     for place, name in enumerate(labels):
         single = seeds.loc[seeds["model"] == name, "value"]
-        axes.scatter([place] * len(single), single, s=3, color="white", edgecolor=INK, linewidth=0.4, zorder=3)
+        axes.scatter(
+            [place] * len(single), single, s=3, color="white", edgecolor=INK, linewidth=0.4, zorder=3, clip_on=False
+        )
     edges = [value + sign * error for value, error in zip(values, errors, strict=True) for sign in (-1, 1)]
     edges = [edge for edge in [*edges, *seeds["value"]] if pd.notna(edge)]
+    axes.set_xlim(-0.6, len(labels) - 0.4)  # also where a variant has no bar
     axes.set_xticks(places, list(labels.values()))
     axes.tick_params(axis="x", length=0)
     if not edges:  # a class is absent from the test samples

@@ -80,10 +80,11 @@ def _caption(points: Mapping[str, pd.DataFrame], separation: pd.DataFrame, seed:
     sizes = next(iter(points.values()))["task"].value_counts()
     fewer = [f"{task_title(name)} {sizes[name]}" for name in TASKS if name in sizes and sizes[name] < most]
     short = f" (fewer where the test set is smaller: {', '.join(fewer)})" if fewer else ""
+    what = f"{most} test samples a task{short}" if len(fewer) < len(sizes) else f"all test samples ({', '.join(fewer)})"
     seeds = separation["seed"].nunique()
     near, chance = perplexity(int(sizes.sum())), 100 * separation["chance"].mean()
     return (
-        f"{facts.line}. Patient representations of {most} test samples a task{short}, {', '.join(points)}; seed "
+        f"{facts.line}. Patient representations of {what}, {', '.join(points)}; seed "
         f"{seed}, the same samples on both sides. Above t-SNE (perplexity {near:g}), below principal components. "
         f"Numbers: mean over {seeds} seed{'s' * (seeds > 1)} of the silhouette by task and of the accuracy with which "
         "a logistic regression tells the task from the whole representation and from its vector part alone (five folds "

@@ -54,6 +54,7 @@ def _curves(means: pd.DataFrame, tasks: list[str], over: str, seeds: int, facts:
             axes.set_title(f"{task_title(task)}  {metric_title(metric)}")
         for axes in panels[max(0, len(panels_wanted) - _COLUMNS) : len(panels_wanted)]:
             axes.set_xlabel("epoch", labelpad=2)
+            axes.tick_params(labelbottom=True)  # also above a place without a panel
         handles = [
             Line2D([], [], linewidth=1, marker=MARKERS[name], color=COLOURS[name], markersize=4,
                    label=f"after {task_title(name)}")
