@@ -116,6 +116,8 @@ def _analyses(sheets: Iterable[Sheet], group: RunGroup) -> list[Part]:
             columns = zip(*rows, strict=True)
             words = [at for at, cells in enumerate(columns) if at == 0 or not any(cell.key for cell in cells)]
             blocks.insert(0, Table(list(sheet.shown.columns), rows, words, sheet.caption(group)))
+        else:
+            blocks.insert(0, "These runs allow none.")
         title = sheet.title.removesuffix(" on")
         found.append(Part(title, blocks))
     return found

@@ -17,7 +17,8 @@ def plain_reading(stored: Stored, tables: Sequence[ResultTable]) -> list[Block]:
     main = next((table for table in tables if not table.title), tables[0] if tables else None)
     if main is None:
         return ["There are no finished runs."]
-    said: list[Block] = [_compared(main)]
+    others = [table.title.rstrip(".") for table in tables if table is not main]
+    said: list[Block] = [_compared(main) + (f" Further tables: {'; '.join(others)}." if others else "")]
     for row in (row for row in main.rows if row.main):
         if sentence := _row(row, main):
             said.append(f"- {sentence}")
