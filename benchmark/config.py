@@ -279,6 +279,8 @@ def options_of(name: str, given: Mapping[str, Mapping[str, Any]], faults: list[s
     entry = registry.get(name)
     shared = {one.name for one in dataclasses.fields(entry.config)} if entry.pretrained_on else set()
     inherited = {option: value for option, value in given.get(entry.pretrained_on, {}).items() if option in shared}
+    build_options(entry, inherited, wrong := [])
+    inherited = {} if wrong else inherited  # told of the model that they were given to
     return build_options(entry, {**inherited, **given.get(name, {})}, faults)
 
 

@@ -69,21 +69,23 @@ def compare_command(
     typer.echo(f"\nCSV: {target}")
 
 
+def _seeds(pair: Pair, between: str, against: str) -> str:
+    """Those of both sides, once where they are the same."""
+    return against.join(dict.fromkeys(between.join(map(str, side)) for side in pair.seeds))
+
+
 def _remarks(pairs: Sequence[Pair], patterns: bool) -> list[str]:
     """On which runs the lines rest, and which of them rest on little."""
     from benchmark.reporting.names import metric_title, task_title
     from benchmark.reporting.pairs import EVERYTHING, LEAST
 
-    tasks: dict[tuple[int, ...], dict[str, None]] = {}
+    tasks: dict[str, dict[str, None]] = {}
     for pair in pairs:
-        tasks.setdefault(pair.seeds, {})[task_title(pair.task, pair.label_fraction)] = None
-    parts = [
-        ", ".join(map(str, seeds)) + (f" on {', '.join(names)}" if len(tasks) > 1 else "")
-        for seeds, names in tasks.items()
-    ]
+        tasks.setdefault(_seeds(pair, ", ", " against "), {})[task_title(pair.task, pair.label_fraction)] = None
+    parts = [seeds + (f" on {', '.join(names)}" if len(tasks) > 1 else "") for seeds, names in tasks.items()]
     remarks = [f"Seeds: {'; '.join(parts)}."]
-    if any(len(seeds) == 1 for seeds in tasks):
-        remarks.append("With one seed patients alone are resampled: what another training would change is not seen.")
+    if any(len(pair.seeds[0]) == 1 for pair in pairs):
+        remarks.append("With one run a side patients alone are resampled; what another training changes is not seen.")
     if patterns:
         remarks.append(f"Patterns of fewer than {LEAST} samples are left out.")
     rare = [
@@ -131,7 +133,7 @@ def _csv(pairs: Sequence[Pair], first: str, second: str, data: dict) -> str:
             "label_fraction": pair.label_fraction,
             "pattern": pair.pattern,
             "samples": pair.samples,
-            "seeds": " ".join(map(str, pair.seeds)),
+            "seeds": _seeds(pair, " ", " against "),
             "metric": pair.metric,
             "first": first,
             "second": second,

@@ -29,7 +29,7 @@ class Pair:
 
     Attributes:
         task, metric, label_fraction: what is scored. pattern: modalities present, "all samples" for the whole.
-        samples: of the test set. seeds: of the runs on both sides. first, second: scores of both.
+        samples: of the test set. seeds: of the runs of each side. first, second: scores of both.
         gap: first minus second; its p is adjusted over tasks for all samples, and left as it is for patterns.
     """
 
@@ -38,7 +38,7 @@ class Pair:
     label_fraction: float
     pattern: str
     samples: int
-    seeds: tuple[int, ...]
+    seeds: tuple[tuple[int, ...], tuple[int, ...]]
     first: Estimate
     second: Estimate
     gap: Estimate
@@ -93,21 +93,19 @@ def compare(
         UserError: there is no task with a seed that both sides have, or they were tested on different samples.
     """
     sides = [_by_task(first), _by_task(second)]
-    common = [key for key in sides[0] if key in sides[1]]
-    if not common:
+    keys = [key for key in sides[0] if key in sides[1]]
+    if not keys:
         raise UserError("the two have no task in common")
     pairs, left_out = [], []
-    for task, share in sorted(common, key=lambda key: (list(TASKS).index(key[0]), key[1])):
+    for task, share in sorted(keys, key=lambda key: (list(TASKS).index(key[0]), key[1])):
         of_seeds = sides[0][task, share], sides[1][task, share]
-        seeds = sorted(of_seeds[0].keys() & of_seeds[1].keys())
-        if seeds:
-            chosen = [[side[seed] for seed in seeds] for side in of_seeds]
-        elif any_seeds:
-            chosen, seeds = [list(side.values()) for side in of_seeds], sorted(of_seeds[0].keys() | of_seeds[1].keys())
-        else:
+        common = tuple(sorted(of_seeds[0].keys() & of_seeds[1].keys()))
+        seeds = (common, common) if common or not any_seeds else (tuple(of_seeds[0]), tuple(of_seeds[1]))
+        if not seeds[0]:
             left_out.append(f"{task}: no seed in common ({sorted(of_seeds[0])} and {sorted(of_seeds[1])})")
             continue
-        pairs += _of_task(out, task, share, tuple(seeds), chosen, resamples)
+        chosen = [[side[seed] for seed in own] for side, own in zip(of_seeds, seeds, strict=True)]
+        pairs += _of_task(out, task, share, seeds, chosen, resamples)
     if not pairs and left_out:
         raise UserError("; ".join(left_out))
     return Compared(tuple(_adjusted(pairs)), tuple(left_out))
@@ -126,7 +124,12 @@ def _by_task(runs: pd.DataFrame) -> dict[tuple[str, float], dict[int, str]]:
 
 
 def _of_task(
-    out: Path, task: str, share: float, seeds: tuple[int, ...], chosen: Sequence[Sequence[str]], resamples: int
+    out: Path,
+    task: str,
+    share: float,
+    seeds: tuple[tuple[int, ...], tuple[int, ...]],
+    chosen: Sequence[Sequence[str]],
+    resamples: int,
 ) -> list[Pair]:
     """Lines of a task, from the runs of both sides."""
     read = [[read_predictions(out, run, task) for run in side] for side in chosen]

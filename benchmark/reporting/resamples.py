@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from zipfile import BadZipFile
@@ -152,7 +152,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-@cache
+@lru_cache(2)
 def _weights(patients: int, resamples: int) -> np.ndarray:
     return patient_weights(patients, resamples)
 

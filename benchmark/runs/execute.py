@@ -106,10 +106,10 @@ def execute(
 
 
 def must_wait(job: Job, context: Context) -> bool:
-    """Whether another process is at the job that this one starts from, and is not to be waited for now."""
-    if context.wait or job.initial is None or is_done(context.out, job.initial):
+    """Whether another process is at the job that this one starts from; if that is to be waited for, it is over then."""
+    if job.initial is None or is_done(context.out, job.initial):
         return False
-    with holding(lock_file(context.out, job.initial), wait=False) as free:
+    with holding(lock_file(context.out, job.initial), context.wait) as free:
         return not free
 
 

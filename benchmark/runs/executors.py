@@ -68,13 +68,17 @@ Execute = Callable[..., RunResult]
 
 
 def run_all(executor: Executor, jobs: Sequence[Job], context: Context, tell: Tell) -> None:
-    """Executes all jobs; last of all those that another process was at, should it leave them unfinished."""
+    """Executes all jobs; last of all those that another process was at, should it leave them unfinished, and what
+    starts from them."""
     busy: list[Job] = []
 
     def sift(event: Event) -> None:
-        if isinstance(event, Ended) and event.result.status == "busy":
-            busy.append(event.result.job)
-            event = Deferred(event.result.job)
+        if isinstance(event, Ended):
+            job, status = event.result.job, event.result.status
+            too_early = status == "failed" and job.initial in {one.id for one in busy}
+            if status == "busy" or too_early:
+                busy.append(job)
+                event = Deferred(job)
         tell(event)
 
     executor.run(jobs, replace(context, wait=False), sift)

@@ -25,7 +25,8 @@ PARAMETERS = {"timeout_min": 24 * 60, "cpus_per_task": 2, "mem_gb": 16}
 
 
 class SlurmExecutor:
-    """Submits all jobs at once as one array and waits for them; an interrupt cancels what has not ended.
+    """Submits jobs as one array, and what starts from one of them as another when all of these are over; waits for
+    them. An interrupt cancels what has not ended.
 
     Args:
         parameters: of submitit, e.g. {"slurm_partition": "gpu", "slurm_array_parallelism": 8}, over `PARAMETERS`.

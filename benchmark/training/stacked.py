@@ -175,8 +175,8 @@ class _BiasInHalf(TorchFunctionMode):
         return (_linear if function is F.linear else function)(*args, **(kwargs or {}))
 
 
-def _linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    product = F.linear(values, weight)
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    product = F.linear(input, weight)
     return product if bias is None else product + bias.to(product.dtype)
 
 

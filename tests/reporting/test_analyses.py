@@ -138,7 +138,7 @@ def test_cost_sums_single_task_models_and_leaves_open_what_is_not_known(stored):
     assert lines["trained"].to_dict() == {"flexcare-st": 3, "flexcare": 1}
     assert lines["hours"].to_dict() == pytest.approx({"flexcare-st": 0.06, "flexcare": 0.02})
     assert lines["peak_memory_mib"]["flexcare"] == 1024 and np.isnan(lines["peak_memory_mib"]["flexcare-st"])
-    assert (lines["flops"]["flexcare"], lines["flops_first_modality"]["flexcare"]) == (4e6, 1e6)
+    assert (lines["flops"]["flexcare"], lines["flops_primary_modality"]["flexcare"]) == (4e6, 1e6)
     shown = cost_sheet(stored).shown.set_index("model")
     assert shown["MFLOP"].tolist() == ["-", "4.0 / 1.0"] and shown["inference samples/s"].tolist() == ["-", "-"]
 

@@ -114,7 +114,8 @@ def test_models_are_compared_on_common_seeds_alone_and_say_which(out, capsys):
     with pytest.raises(UserError, match=r"rea: no seed in common \(\[1\] and \[2\]\)"):
         compare_command("mt", "medfuse", out=out)
     compare_command("mt-rea-s1", "medfuse-rea-s2", out=out)
-    assert "Seeds: 1, 2." in (told := capsys.readouterr().out)
+    told = capsys.readouterr().out
+    assert "Seeds: 1 against 2." in told and "With one run a side patients alone are resampled" in told
     copied(out, "medfuse", 1, "rea")
     compare_command("mt", "medfuse", out=out)
-    assert "With one seed patients alone are resampled" in capsys.readouterr().out
+    assert "Seeds: 1.\nWith one run a side" in capsys.readouterr().out

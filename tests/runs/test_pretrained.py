@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from harness_fakes import config_for, fake_train, slow_fake_train, write_data
+from harness_fakes import config_for, fake_train, last_to_end, write_data
 
 from benchmark.errors import UserError
 from benchmark.locks import acquire
@@ -115,7 +115,9 @@ def test_a_first_training_begins_before_what_is_longer_than_itself_and_shorter_t
     assert simulate(pieces, any_of(2), shared=False)[0] == 7
 
 
-def test_it_is_left_for_later_while_another_process_is_at_its_first_training(config):
+@pytest.mark.parametrize("dies_after", [1, 2])
+def test_it_is_left_for_later_while_another_process_is_at_its_first_training(config, dies_after):
+    """The other process may die before it is its turn, or when both are left for later."""
     settings = config(tasks="drg", seeds="1")
     plan = make_plan(settings, settings.data, None)
     source, later = sorted(plan.jobs, key=lambda job: job.initial is not None)
@@ -124,7 +126,7 @@ def test_it_is_left_for_later_while_another_process_is_at_its_first_training(con
     def hear(event):
         if isinstance(event, Deferred):
             deferred.append(event.job.id)
-            if len(deferred) == 2:
+            if len(deferred) == dies_after:
                 os.close(lock)  # the other process dies
         if isinstance(event, Ended):
             statuses[event.result.job.id] = event.result.status
@@ -135,17 +137,16 @@ def test_it_is_left_for_later_while_another_process_is_at_its_first_training(con
     assert statuses == {source.id: "done", later.id: "done"}
 
 
-def test_a_pool_begins_it_as_soon_as_its_own_first_training_is_over(config):
+def test_a_pool_begins_it_as_soon_as_its_own_first_training_is_over(config, tmp_path):
     settings = config(tasks="drg", seeds="1,2,3")
     plan, events = make_plan(settings, settings.data, None), []
     watch = lambda tally: nullcontext(lambda event: (tally.tell(event), events.append(event)))  # noqa: E731
-    pool = ProcessPool(2, functools.partial(execute, train=slow_fake_train))
-    assert not launch(settings, plan, watch, pool).failed
+    train = functools.partial(last_to_end, tmp_path / "begun", 3)
+    assert not launch(settings, plan, watch, ProcessPool(2, functools.partial(execute, train=train))).failed
     ended = {event.result.job.id: place for place, event in enumerate(events) if isinstance(event, Ended)}
     begun = {event.job.id: place for place, event in enumerate(events) if isinstance(event, Started)}
     carried = [job for job in plan.jobs if job.initial]
     assert len(carried) == 3 and all(ended[job.initial] < begun[job.id] for job in carried)
-    assert min(begun[job.id] for job in carried) < max(ended[job.initial] for job in carried), "no waiting for others"
 
 
 def test_a_failed_first_training_fails_what_starts_from_it_with_the_reason(config):
