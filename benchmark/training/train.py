@@ -123,7 +123,11 @@ def tested(
         info["pretrained"] = {"loaded": list(learned.pretrained.loaded), "new": list(learned.pretrained.new)}
     if not models()[plan.model].fits:
         owned = [name for m, name in enumerate(MODALITIES) if any(s.present[:, m].any() for s in tests.values())]
-        info["flops"] = _flops(plan, model, tasks, owned, schedule.couples_samples)
+        try:
+            info["flops"] = _flops(plan, model, tasks, owned, schedule.couples_samples)
+        except Exception as fault:  # whatever a model raises at a batch that is made up; its training is over by now
+            info["flops_fault"] = str(fault)
+            warnings.warn(f"{plan.model}: operations of a sample could not be counted: {fault}", stacklevel=2)
     return Trained(metrics, frames, history, state, info, learned.trace.frame() if learned.trace else None)
 
 
@@ -178,16 +182,11 @@ _counted: dict[str, dict[str, float]] = {}
 def _flops(
     plan: TrainingPlan, model: nn.Module, tasks: Mapping[str, TaskData], owned: Sequence[str], couples_samples: bool
 ) -> dict[str, float]:
-    """`sample_flops`, counted once in a process for all seeds: they depend on no parameter's value. None where a model
-    cannot be counted; it is trained and tested by then."""
+    """`sample_flops`, counted once in a process for all seeds: they depend on no parameter's value."""
     classes = {name: len(task.classes) for name, task in tasks.items()}
     shapes = [tuple(parameter.shape) for parameter in model.parameters()]
     primary = next(iter(tasks.values())).task.primary
     key = repr((type(model), shapes, plan.config, plan.dimensions, classes, owned, primary, couples_samples))
     if key not in _counted:
-        try:
-            _counted[key] = sample_flops(model, plan.dimensions, owned, primary, couples_samples)
-        except Exception as fault:
-            warnings.warn(f"{plan.model}: operations of a sample could not be counted: {fault}", stacklevel=2)
-            return {}
+        _counted[key] = sample_flops(model, plan.dimensions, owned, primary, couples_samples)
     return dict(_counted[key])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,21 @@ def test_a_run_records_what_it_cost(tmp_path, name):
     measured = cost(entry, SMALL, heads, [Inputs(12, 5), Inputs(12, 5, ("ehr",))])
     assert info["parameters"] == measured.parameters
     assert info["flops"] == {"ehr+cxr+note": measured.flops[0], "ehr": measured.flops[1]}
+
+
+def test_a_model_whose_operations_cannot_be_counted_keeps_its_results_and_says_why(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("no such sample")
+
+    module = sys.modules[train.__module__]
+    monkeypatch.setattr(module, "sample_flops", refuse)
+    monkeypatch.setattr(module, "_counted", {})
+    data, entry = PreparedData.open(write_prepared(tmp_path, tasks=("ihm",))), registry.get("mt")
+    plan = TrainingPlan("mt", entry.config(), SMALL, ("ihm",), 1, 8, 1, 1e-3, {"ihm": 1.0}, False, "none", ENCODER)
+    with pytest.warns(UserWarning, match="mt: operations of a sample could not be counted: no such sample"):
+        trained = train(plan, data, CPU)
+    assert set(trained.metrics) == {"ihm"}
+    assert trained.info["flops_fault"] == "no such sample" and "flops" not in trained.info
 
 
 def test_the_peak_is_of_what_was_asked_for_and_not_of_what_was_before():

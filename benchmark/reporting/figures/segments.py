@@ -79,7 +79,8 @@ def _curves(means: pd.DataFrame, tasks: list[str], over: str, seeds: int, facts:
 def _curve(axes: Axes, part: pd.DataFrame, task: str, segments: int) -> None:
     x, y, epochs = (part["segment"] / segments).to_numpy(), part["mean"].to_numpy(), int(part["epoch"].max())
     if part["std"].notna().any():
-        axes.fill_between(x, y - part["std"], y + part["std"], color=GREY, alpha=0.2, linewidth=0, zorder=0)
+        low, high = (y - part["std"]).clip(lower=0), (y + part["std"]).clip(upper=1)  # as far as scores go
+        axes.fill_between(x, low, high, color=GREY, alpha=0.2, linewidth=0, zorder=0)
     steps = [((x[k - 1], y[k - 1]), (x[k], y[k])) for k in range(1, len(x))]
     axes.add_collection(LineCollection(steps, colors=[COLOURS[name] for name in part["trained"][1:]], linewidths=1.0))
     short = epochs <= _FEW
