@@ -18,7 +18,8 @@ def previous_admissions(moments: pd.DataFrame, notes: pd.DataFrame, admissions: 
 
     Args:
         moments: subject_id, hadm_id (the admission around the moment, or -1), time.
-        notes: one row an admission: hadm_id, charttime, note_seq. admissions: subject_id, hadm_id, dischtime.
+        notes: one row an admission: subject_id, hadm_id, charttime, note_seq. admissions: subject_id, hadm_id,
+            dischtime.
 
     Returns:
         hadm_id for each moment. Of summaries charted at one time that of the later discharge counts, then the higher
@@ -26,12 +27,12 @@ def previous_admissions(moments: pd.DataFrame, notes: pd.DataFrame, admissions: 
 
     >>> day = lambda *days: pd.Timestamp("2150-03-01") + pd.to_timedelta(days, unit="D")
     >>> admissions = pd.DataFrame({"subject_id": 1, "hadm_id": [11, 12, 13], "dischtime": day(5, 20, 40)})
-    >>> notes = pd.DataFrame({"hadm_id": [11, 12, 13], "charttime": day(5, 20, 40), "note_seq": [1, 2, 3]})
+    >>> notes = admissions.rename(columns={"dischtime": "charttime"}).assign(note_seq=[1, 2, 3])
     >>> moments = pd.DataFrame({"subject_id": [1, 1, 1, 2], "hadm_id": [11, 13, -1, -1], "time": day(3, 30, 41, 9)})
     >>> previous_admissions(moments, notes, admissions).tolist()
     [-1, 12, 13, -1]
     """
-    written = notes.merge(admissions[["subject_id", "hadm_id", "dischtime"]], on="hadm_id")
+    written = notes.merge(admissions[["subject_id", "hadm_id", "dischtime"]], on=["subject_id", "hadm_id"])
     asked = moments[["subject_id", "time"]].assign(moment=np.arange(len(moments)), own=moments.hadm_id.to_numpy())
     pairs = asked.merge(written, on="subject_id")
     pairs = pairs[(pairs.hadm_id != pairs.own) & (pairs.dischtime < pairs.time) & (pairs.charttime < pairs.time)]

@@ -112,7 +112,7 @@ def _prepare(
         sampled,
         stays.assign(split=sources.split.all(stays.subject_id)),
         None if sources.films is None else sources.films.assign(film=film_rows),
-        None if sources.summaries is None else (note_rows, sources.summaries.times, sources.cohort.admissions),
+        None if sources.summaries is None else (note_rows, sources.summaries.times, sources.summaries.patients()),
     )
     manifest = _describe(sources, sampled, drafts, series, folder, name, identities)
     findings = audit_folder(folder)
@@ -307,7 +307,7 @@ def _source(sources: Sources, identities: Identities) -> dict[str, Any]:
         "lacking": {table: reason for table in TABLES if (reason := raw.lack(table))},
         "plain_and_gzipped": raw.twice(),
         "without_line_end": raw.ending_openly(),
-        "oddities": oddities(raw),
+        "oddities": oddities(raw) | sources.oddities,
     }
 
 

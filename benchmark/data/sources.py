@@ -32,7 +32,8 @@ class Sources:
             (the same, events before the admission to the unit included where the rules keep such).
         films: AP films whose file is there, None without MIMIC-CXR.
         lacking_films: the other AP films, with `reason`. summaries: None without notes.
-        impossible: reason by task. facts: counts for the cohort report.
+        impossible: reason by task. facts: counts for the cohort report. oddities: rows of notes and codes that
+            contradict other tables.
     """
 
     raw: RawMimic
@@ -46,6 +47,7 @@ class Sources:
     lacking_films: pd.DataFrame | None = None
     impossible: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    oddities: dict[str, int] = field(default_factory=dict)
 
 
 def read_sources(raw: RawMimic, folder: Path, progress: Progress, rules: Rules = Rules()) -> tuple[Sources, Events]:
@@ -102,11 +104,13 @@ def _drafts(sources: Sources, progress: Progress) -> dict[str, pd.DataFrame]:
         rows = collect(raw.scan("hosp/drgcodes", ["hadm_id", "drg_type", "drg_code"]), "hosp/drgcodes").to_pandas()
         codes, sources.facts["further_hcfa_rows"] = drg.codes(rows, rules)
     if raw.has("note/discharge"):
+        listed, odd = list_summaries(raw, admissions)
+        sources.oddities |= odd
         if rules.note_source == "previous_admission":
-            drafts = with_previous_notes(drafts, stays, one_with_history(list_summaries(raw), rules), admissions)
+            drafts = with_previous_notes(drafts, stays, one_with_history(listed, rules), admissions)
         history = {int(hadm) for draft in drafts.values() for hadm in draft.note if hadm >= 0}
         course = set() if codes is None else set(codes.hadm_id.tolist())
-        sources.summaries = read_summaries(raw, {"pmh": history, "bhc": course}, progress, sources.rules)
+        sources.summaries = read_summaries(raw, listed, {"pmh": history, "bhc": course}, progress, rules)
     if codes is not None:
         with_course = sources.summaries.readable("bhc")
         sources.facts["drg_without_course"] = len(codes) - int(codes.hadm_id.isin(with_course).sum())

@@ -10,6 +10,7 @@ import pandas as pd
 import polars as pl
 
 from benchmark.data.notes import Section, find_section, statistics
+from benchmark.data.owners import oddities, with_fault
 from benchmark.data.published_notes import find_published_section
 from benchmark.data.raw import RawMimic, batches, collect
 from benchmark.data.rules import Rules
@@ -24,7 +25,14 @@ FINDERS: dict[str, Callable[[str, str], Section]] = {
 }
 """Search by setting of the rule `sections`."""
 
-_SCHEMA = {"section": pl.String, "hadm_id": pl.Int64, "status": pl.String, "heading": pl.String, "text": pl.String}
+_SCHEMA = {
+    "section": pl.String,
+    "hadm_id": pl.Int64,
+    "subject_id": pl.Int64,
+    "status": pl.String,
+    "heading": pl.String,
+    "text": pl.String,
+}
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,19 @@ class Summaries:
     """Sections found.
 
     Attributes:
-        sections: one row for each wanted section of each admission with a summary: section, hadm_id, status ("found",
-            "missing", "empty" or "truncated"), heading (null if missing), text (null if there is nothing to read).
+        sections: one row for each wanted section of each admission with a summary: section, hadm_id, subject_id (both
+            as they stand beside the text), status ("found", "missing", "empty" or "truncated"), heading (null if
+            missing), text (null if there is nothing to read).
         times: when the summary was charted, by section and admission; NaT where that is not known.
     """
 
     sections: pl.DataFrame
     times: dict[tuple[str, int], pd.Timestamp] = field(default_factory=dict)
+
+    def patients(self) -> dict[tuple[str, int], int]:
+        """The patient that the file names beside each text that can be read, by section and admission."""
+        texts = self.sections.filter(pl.col("text").is_not_null())
+        return {(section, hadm): subject for section, hadm, subject in texts.select(*list(_SCHEMA)[:3]).iter_rows()}
 
     def readable(self, section: str) -> set[int]:
         """The admissions whose section has a text."""
@@ -64,11 +78,20 @@ class Summaries:
         return report
 
 
-def list_summaries(raw: RawMimic) -> pd.DataFrame:
-    """All summaries that name an admission, without texts: row, note_id, hadm_id, note_type, note_seq, charttime."""
-    frame = raw.scan("note/discharge", ["note_id", "hadm_id", "note_type", "note_seq", "charttime"])
-    listed = collect(frame, "note/discharge").with_row_index("row").filter(pl.col("hadm_id").is_not_null())
-    return listed.to_pandas()
+def list_summaries(raw: RawMimic, admissions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """All summaries of an admission and its patient, without texts, and the numbers of the others by fault.
+
+    Args:
+        admissions: all of them: subject_id, hadm_id.
+
+    Returns:
+        row, note_id, subject_id, hadm_id, note_type, note_seq, charttime.
+    """
+    columns = ["note_id", "subject_id", "hadm_id", "note_type", "note_seq", "charttime"]
+    frame = with_fault(raw.scan("note/discharge", columns).with_row_index("row"), admissions)
+    listed = collect(frame.sort("row"), "note/discharge")
+    counts = oddities("summaries", listed["fault"])
+    return listed.filter(pl.col("fault").is_null()).drop("fault").to_pandas(), counts
 
 
 def one_per_admission(notes: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
@@ -103,16 +126,20 @@ def one_with_history(notes: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFram
 
 
 def read_summaries(
-    raw: RawMimic, wanted: dict[str, set[int]], progress: Progress | None = None, rules: Rules = Rules()
+    raw: RawMimic,
+    listed: pd.DataFrame,
+    wanted: dict[str, set[int]],
+    progress: Progress | None = None,
+    rules: Rules = Rules(),
 ) -> Summaries:
     """Extract sections; notes are read a batch at a time, while the one before is searched, and forgotten.
 
     Args:
-        wanted: admissions by section ("pmh", "bhc"). rules: `sections` and `several_notes`.
+        listed: as `list_summaries` gives them; no other is read. wanted: admissions by section ("pmh", "bhc").
+        rules: `sections` and `several_notes`.
     """
     notify = progress or (lambda *_: None)
     find = FINDERS[rules.sections]
-    listed = list_summaries(raw)
     listed = listed[listed.hadm_id.isin(set().union(*wanted.values()))]
     chosen = {
         name: (one_with_history if name == "pmh" else one_per_admission)(
@@ -124,17 +151,18 @@ def read_summaries(
     if rules.several_notes == "last_in_file":  # the last course of an admission need not stand in its last summary
         searched["bhc"] = set(listed.note_id[listed.hadm_id.isin(wanted.get("bhc", ()))])
     asked = set().union(*searched.values())
-    texts = raw.scan("note/discharge", ["note_id", "hadm_id", "text"])
+    columns = ["note_id", "hadm_id", "subject_id", "text"]
+    texts = raw.scan("note/discharge", columns)
     texts = texts.filter(pl.col("note_id").is_in(pl.Series(sorted(asked), dtype=pl.String).implode()))
     frames, done = [pl.DataFrame(schema=_SCHEMA)], 0
-    for batch in batches(texts.select("note_id", "hadm_id", "text"), "note/discharge", BATCH):
+    for batch in batches(texts.select(columns), "note/discharge", BATCH):
         found = [
-            (name, hadm, find(text or "", name))
-            for note, hadm, text in batch.iter_rows()
+            (name, hadm, subject, find(text or "", name))
+            for note, hadm, subject, text in batch.iter_rows()
             for name, notes in searched.items()
             if note in notes
         ]
-        records = [(name, hadm, section.status, section.heading, section.text) for name, hadm, section in found]
+        records = [(*keys, section.status, section.heading, section.text) for *keys, section in found]
         frames.append(pl.DataFrame(records, schema=_SCHEMA, orient="row"))
         done += batch.height
         notify("notes", done, len(asked))

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from raw_files import Hospital, subjects_in
 
 import benchmark.data.prepare as prepare_module
+import benchmark.data.summaries as summaries_module
 from benchmark.data.audit import LeakageError, audit_folder, read_audit, require_sound
 from benchmark.data.channels import VALUES
 from benchmark.data.prepare import prepare
@@ -158,6 +160,7 @@ PLANTS: list[tuple[str, str | None, Callable[[Path], None]]] = [
     ("primary modality", "dia", table(DIA, cell("film", -1))),
     ("owner", "ihm", table(IHM, swap("series"))),
     ("owner", "phe", table(PHE, swap("note"))),
+    ("owner", "drg", table(NOTES, swap("subject_id"))),
     ("owner", "dia", table(DIA, swap("film"))),
     ("hours", "los", table(LOS, lambda f: f.__setitem__("hours", f.hours + 1))),
     ("hours", "ihm", table(IHM, cell("hours", 49))),
@@ -227,6 +230,31 @@ def test_a_violation_stops_the_preparation(tmp_path, monkeypatch):
     with pytest.raises(LeakageError, match="no film was taken after the prediction"):
         prepare(**paths, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def exchanged_summaries() -> Hospital:
+    """The summaries of a training and a test patient name each other's admission."""
+    raw = hospital()
+    notes = raw.rows["note/discharge"]
+    notes[0]["hadm_id"], notes[-1]["hadm_id"] = notes[-1]["hadm_id"], notes[0]["hadm_id"]
+    return raw
+
+
+def test_summaries_of_exchanged_admissions_are_nobodys(tmp_path):
+    manifest = prepare(**exchanged_summaries().write(tmp_path / "raw"), out=tmp_path / "out")
+    assert manifest["source"]["oddities"]["summaries of another patient than their admission's"] == 2
+    assert pd.read_parquet(tmp_path / "out" / IHM).note.ge(0).sum() == len(SUBJECTS) - 2
+    assert "summaries of another patient than their admission's" in (tmp_path / "out" / "cohort.md").read_text()
+
+
+def test_the_audit_sees_exchanged_summaries_by_itself(tmp_path, monkeypatch):
+    """Were summaries joined by their admission alone, the patient that each names would give it away."""
+    paths = exchanged_summaries().write(tmp_path / "raw")
+    monkeypatch.setattr(
+        summaries_module, "with_fault", lambda rows, _: rows.with_columns(fault=pl.lit(None, pl.String))
+    )
+    with pytest.raises(LeakageError, match="series, film and note are of the sample's patient"):
+        prepare(**paths, out=tmp_path / "out")
 
 
 def test_a_folder_without_evidence_is_refused(sound, tmp_path):

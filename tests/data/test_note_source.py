@@ -26,14 +26,14 @@ def histories(draw):
     admissions = pd.DataFrame({"subject_id": [1 + i % 2 for i in range(count)], "hadm_id": range(10, 10 + count)})
     admissions["dischtime"] = at(*ends)
     with_note = [i for i in range(count) if draw(st.booleans())]
-    notes = pd.DataFrame({"hadm_id": [10 + i for i in with_note], "note_seq": [i % 3 for i in with_note]})
+    notes = admissions.loc[with_note, ["subject_id", "hadm_id"]].assign(note_seq=[i % 3 for i in with_note])
     notes["charttime"] = pd.Series(
         [pd.NaT if charted[i] is None else at(charted[i])[0] for i in with_note], dtype="datetime64[us]"
     )
     rows = draw(st.lists(st.tuples(st.integers(1, 3), st.integers(9, 18), hour), max_size=6))
     moments = pd.DataFrame(rows, columns=["subject_id", "hadm_id", "time"]).astype({"subject_id": int, "hadm_id": int})
     moments["time"] = at(*[row[2] for row in rows])
-    return moments, notes.astype({"hadm_id": int}), admissions
+    return moments, notes.astype({"subject_id": int, "hadm_id": int}), admissions
 
 
 @given(histories(), st.randoms())
@@ -59,14 +59,14 @@ def test_against_a_plain_search_in_any_order_of_rows(history, shuffle) -> None:
 def test_an_admission_that_ends_later_that_day_is_not_earlier() -> None:
     """Summaries are charted at the midnight that begins the day of discharge."""
     admissions = pd.DataFrame({"subject_id": [1], "hadm_id": [10], "dischtime": at(14)})
-    notes = pd.DataFrame({"hadm_id": [10], "charttime": at(0), "note_seq": [1]})
+    notes = pd.DataFrame({"subject_id": [1], "hadm_id": [10], "charttime": at(0), "note_seq": [1]})
     moments = pd.DataFrame({"subject_id": [1, 1, 1], "hadm_id": [-1, -1, 10], "time": at(9, 20, 20)})
     assert previous_admissions(moments, notes, admissions).tolist() == [-1, 10, -1]
 
 
 def test_stays_look_back_from_icu_admission_and_films_from_their_own_time() -> None:
     admissions = pd.DataFrame({"subject_id": [1, 1], "hadm_id": [10, 11], "dischtime": at(24, 200)})
-    notes = pd.DataFrame({"hadm_id": [10, 11], "charttime": at(24, 192), "note_seq": [1, 2]})
+    notes = pd.DataFrame({"subject_id": 1, "hadm_id": [10, 11], "charttime": at(24, 192), "note_seq": [1, 2]})
     stays = pd.DataFrame({"stay_id": [7], "intime": at(100)})
     drafts = {
         "ihm": pd.DataFrame({"subject_id": [1], "stay_id": [7], "hadm_id": [11], "end": at(148), "note": [11]}),

@@ -5,7 +5,8 @@ Everything lies in the data set's folder `private`, since it holds MIMIC's numbe
 - `links.parquet`: unit and moment of prediction of each sample (written with the samples).
 - `patients.parquet`: patient, subject_id, split.
 - `stays.parquet`: one row a stored series, in order: its stay with begin, end and partition.
-- `films.parquet`: one row a stored film, in order. `notes.parquet`: one row a text, with the time of its summary.
+- `films.parquet`: one row a stored film, in order.
+- `notes.parquet`: one row a text, with the time of its summary and the patient that the summary itself names.
 - `last_event.npy`, `observed.npy`: for each row of the series store the hour of its latest event (NaN without one) and
   the channels with an event, as bits. `tails.parquet`: the same for each series that is cut within an hour.
 
@@ -22,6 +23,9 @@ import pandas as pd
 
 from benchmark.data.rules import Rules
 from benchmark.data.samples import Sampled
+
+_Key = tuple[str, int]
+"""Section and admission of a text."""
 
 ROUNDING = 1e-6
 """Hours by which an event may lie beyond the end of a row."""
@@ -97,15 +101,15 @@ def write_origins(
     sampled: Sampled,
     stays: pd.DataFrame,
     films: pd.DataFrame | None,
-    notes: tuple[Mapping[tuple[str, int], int], Mapping[tuple[str, int], pd.Timestamp], pd.DataFrame] | None,
+    notes: tuple[Mapping[_Key, int], Mapping[_Key, pd.Timestamp], Mapping[_Key, int]] | None,
 ) -> None:
     """Write the tables of patients, stays, films and notes.
 
     Args:
         stays: subject_id, hadm_id, stay_id, intime, outtime, los_hours, split of the stored series, in their order.
         films: dicom_id, subject_id, study_id, time and film, the row of the store (-1: not stored).
-        notes: row of the text table by section and admission; when its summary was charted, by the same; all
-            admissions: subject_id, hadm_id.
+        notes: by section and admission: row of the text table; when its summary was charted; the patient that the
+            summary itself names, not the one that the admission has.
     """
     columns = ["patient", "subject_id", "split"]
     numbered = pd.concat([frame[["sample", "patient", "split"]] for frame in sampled.frames.values()])
@@ -119,10 +123,10 @@ def write_origins(
             private / "films.parquet", index=False
         )
     if notes is not None:
-        rows, times, admissions = notes
+        rows, times, patients = notes
         keys = sorted(rows, key=rows.__getitem__)
         table = pd.DataFrame({"note": [rows[key] for key in keys], "section": [section for section, _ in keys]})
         table["hadm_id"] = np.array([hadm for _, hadm in keys], dtype=np.int64)
         table["charttime"] = pd.Series([times[key] for key in keys], dtype="datetime64[us]")
-        table = table.merge(admissions[["hadm_id", "subject_id"]], on="hadm_id", how="left")
+        table["subject_id"] = np.array([patients[key] for key in keys], dtype=np.int64)
         table.to_parquet(private / "notes.parquet", index=False)
