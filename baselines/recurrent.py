@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.contract import Layout, Packed, Slots
 from models.layout import index_cache, on_device
-from models.slots import starts, steps
+from models.slots import starts_in, steps
 
 STEP_OVERHEAD = {"cpu": 2}
 STEP_OVERHEAD_ELSEWHERE = 64
@@ -133,15 +133,15 @@ def _blocks(layout: Layout, overhead: int, device: torch.device) -> tuple[Block,
 
 
 def _blocks_of_slots(layout: Slots, overhead: int) -> tuple[Block, ...]:
-    """As `_blocks`, cut by the slots' room; a slot of nobody counts as one token."""
+    """As `_blocks`, cut by the most tokens of the slots; a slot of nobody counts as one token, some one's."""
     device = layout.used.device
     last = layout.used.clamp(min=1) - 1  # (n,)
-    begin = starts(layout.lengths, device)  # (n,)
+    begin = starts_in(layout)  # (n,)
     blocks = []
     for members, run in zip(_members(layout.lengths, overhead, device), _cut(layout.lengths, overhead), strict=True):
         count, end = len(run), last.index_select(0, members)
         room = layout.lengths[run[0]]
         place = torch.minimum(steps(room, device)[:, None], end)  # (T, n)
-        source = (begin.index_select(0, members) + place).flatten()
+        source = (begin.index_select(0, members) + place).flatten().clamp(max=layout.tokens - 1)
         blocks.append((count, source, end * count + steps(count, device)))
     return tuple(blocks)

@@ -7,11 +7,12 @@ passes compute probabilities anew from the log-sum-exps.
 
 Two kinds of queries: the tokens themselves (QUERIES 0), or so many questions to each slot (QUERIES > 0).
 
-Legend: S seeds, N room for tokens, H heads, D features of a head. Tensors have rows of H * D features; `stride` is the
-step from row to row and `step` that from seed to seed. `blocks` (blocks, 2) int32: slot and first place of each block.
-`starts` (n + 1,) int32: first token of each slot. `used` (S, n): number of real tokens. `most`: room of the largest
-slot. `queries`: rows of all slots together. `dice` (S, 4) int16: the seed's random number, of which dropout is made;
-`level` of 65,536 probabilities are dropped. Tensors without a `stride` are contiguous.
+Legend: S seeds, N capacity for tokens, H heads, D features of a head. Tensors have rows of H * D features; `stride` is
+the step from row to row and `step` that from seed to seed. `starts` and `used` (S, n): first token of each slot, and
+number of its tokens. `blocks` (blocks, 2) int32: slot and first place of each block, as many as the fullest batch
+needs. `most`: tokens of the largest slot. `queries`: rows of all slots together. `dice` (S, 4) int16: the seed's
+random number, of which dropout is made; `level` of 65,536 probabilities are dropped. Tensors without a `stride` are
+contiguous.
 """
 
 from __future__ import annotations
@@ -48,21 +49,22 @@ def _product(a, b, PRECISION: tl.constexpr):
 
 @triton.jit
 def forward(
-    q, k, v, out, sums, used, starts, blocks, dice,
+    q, k, v, out, sums, starts, used, blocks, dice,
     q_step, q_stride, k_step, k_stride, slots, queries, most, level, scale,
     H: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     QUERIES: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Mixed values `out` (S, queries, H * D) and log-sum-exps of scores `sums` (S, queries, H); zeros for filler."""
+    """Mixed values `out` (S, queries, H * D) and log-sum-exps of scores `sums` (S, queries, H); zeros for questions to
+    slots of nobody. Filler is left as it is."""
     block, head, seed = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     slot, first = tl.load(blocks + 2 * block), tl.load(blocks + 2 * block + 1)
-    start = tl.load(starts + slot)
+    start = tl.load(starts + seed * slots + slot).to(tl.int32)
     length = tl.load(used + seed * slots + slot).to(tl.int32)
     place, feature = first + tl.arange(0, M), tl.arange(0, D)
     if QUERIES > 0:
         row, there = slot * QUERIES + place, place < QUERIES
     else:
-        row, there = start + place, place < tl.load(starts + slot + 1) - start
+        row, there = start + place, place < length
     at = head * D + feature[None, :]
     asked = tl.load(q + seed * q_step + row[:, None] * q_stride + at, mask=there[:, None], other=0.0)
     largest = tl.full([M], float("-inf"), tl.float32)
@@ -102,7 +104,7 @@ def forward(
 
 @triton.jit
 def backward_queries(
-    q, k, v, out, sums, d_out, d_sums, d_q, shares, used, starts, blocks, dice,
+    q, k, v, out, sums, d_out, d_sums, d_q, shares, starts, used, blocks, dice,
     q_step, q_stride, k_step, k_stride, dq_step, dq_stride, slots, queries, most, level, scale,
     H: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     QUERIES: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
@@ -110,14 +112,14 @@ def backward_queries(
     """Gradient `d_q` of the queries; and `shares` (S, queries, H), what every score's gradient has taken off it."""
     block, head, seed = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     slot, first = tl.load(blocks + 2 * block), tl.load(blocks + 2 * block + 1)
-    start = tl.load(starts + slot)
+    start = tl.load(starts + seed * slots + slot).to(tl.int32)
     length = tl.load(used + seed * slots + slot).to(tl.int32)
     place, feature = first + tl.arange(0, M), tl.arange(0, D)
     if QUERIES > 0:
         row, there = slot * QUERIES + place, place < QUERIES
         real_query = place < tl.where(length > 0, QUERIES, 0)
     else:
-        row, there = start + place, place < tl.load(starts + slot + 1) - start
+        row, there = start + place, place < length
         real_query = place < length
     at = head * D + feature[None, :]
     asked = tl.load(q + seed * q_step + row[:, None] * q_stride + at, mask=real_query[:, None], other=0.0)
@@ -155,7 +157,7 @@ def backward_queries(
 
 @triton.jit
 def backward_keys(
-    q, k, v, sums, d_out, d_k, d_v, shares, used, starts, blocks, dice,
+    q, k, v, sums, d_out, d_k, d_v, shares, starts, used, blocks, dice,
     q_step, q_stride, k_step, k_stride, dk_step, dk_stride, slots, queries, most, level, scale,
     H: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
     QUERIES: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr, ADD: tl.constexpr,
@@ -163,10 +165,10 @@ def backward_keys(
     """Gradients `d_k`, `d_v` of keys and values; added to what is there if ADD."""
     block, head, seed = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     slot, first = tl.load(blocks + 2 * block), tl.load(blocks + 2 * block + 1)
-    start = tl.load(starts + slot)
+    start = tl.load(starts + seed * slots + slot).to(tl.int32)
     length = tl.load(used + seed * slots + slot).to(tl.int32)
     key, feature = first + tl.arange(0, N), tl.arange(0, D)
-    real, there = key < length, key < tl.load(starts + slot + 1) - start
+    real = key < length
     at = head * D + feature[None, :]
     here = seed * k_step + (start + key)[:, None] * k_stride + at
     keys = tl.load(k + here, mask=real[:, None], other=0.0)
@@ -202,7 +204,7 @@ def backward_keys(
         of_values += tl.dot(tl.trans(passed).to(incoming.dtype), incoming, input_precision=PRECISION)
         of_scores = probabilities * (of_probabilities - share[:, None])
         of_keys += tl.dot(tl.trans(of_scores).to(asked.dtype), asked, input_precision=PRECISION)
-    of_keys, mask = of_keys * scale, there[:, None]
+    of_keys, mask = of_keys * scale, real[:, None]
     target = seed * dk_step + (start + key)[:, None] * dk_stride + at
     if ADD:
         of_keys += tl.load(d_k + target, mask=mask, other=0.0).to(tl.float32)

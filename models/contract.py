@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from models.checks import check_choice, check_count, check_rate
-from models.layout import Layout, Packed, Slots
+from models.layout import NO_BOUNDS, Bounds, Layout, Packed, Slots
 from models.search import COMMON, SearchSpace
 
 __all__ = [
     "Batch",
+    "Bounds",
     "Dimensions",
     "Divisible",
     "Estimator",
@@ -65,7 +66,7 @@ class Films:
 
     pixels: Tensor
     rows: tuple[int, ...] | Tensor
-    joint: tuple[int, ...] = ()
+    joint: Bounds = NO_BOUNDS
 
 
 @dataclass(frozen=True)

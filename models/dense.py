@@ -5,8 +5,8 @@ sample is padded with zeros to the longest sequence of the batch, those that a s
 all of it, with masks, and through all of their layers; what comes out for the absent is left out afterwards.
 
 No model is written twice for it. A padded batch is a batch of fixed shapes (`Slots`) in which each sample has a slot of
-each modality, as long as the longest, so that the model's own code runs on it. Only FlexCare's encoder has a dense form
-of its own, `models/dense_encoder.py`, which is its definition in the paper.
+each modality that takes up as much as the longest sequence, so that the model's own code runs on it. Only FlexCare's
+encoder has a dense form of its own, `models/dense_encoder.py`, which is its definition in the paper.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.dense_encoder import DenseCombinationEncoder
 from models.encoder import CombinationEncoder
 from models.flexcare import FlexCare, FlexCareConfig
 from models.layers import EncoderLayer
-from models.layout import Slots, on_device
+from models.layout import Bounds, Slots, on_device
 from models.mask import Mask
 
 Build = Callable[[Dimensions, Sequence[Head], Any], nn.Module]
@@ -53,7 +53,7 @@ def _pad_inputs(module: nn.Module, inputs: tuple[Batch], *, film_tokens: int) ->
 def pad(batch: Batch, film_tokens: int) -> Batch:
     """A packed batch with B slots of each modality that anybody owns, as long as the longest sequence of it."""
     longest = [0 if part is None else max(part.layout.lengths) for part in (batch.ehr, batch.note)]
-    joint = (sum(longest) + (0 if batch.cxr is None else film_tokens),) * batch.size
+    joint = Bounds.full((sum(longest) + (0 if batch.cxr is None else film_tokens),) * batch.size)
     return Batch(
         ehr=None if batch.ehr is None else _sequences(batch.ehr, joint),
         cxr=None if batch.cxr is None else _films(batch.cxr, joint),
@@ -64,7 +64,7 @@ def pad(batch: Batch, film_tokens: int) -> Batch:
     )
 
 
-def _sequences(part: Packed, joint: tuple[int, ...]) -> Packed:
+def _sequences(part: Packed, joint: Bounds) -> Packed:
     size, longest, device = len(joint), max(part.layout.lengths), part.values.device
     rows, lengths = np.array(part.layout.rows), np.array(part.layout.lengths)
     used = np.zeros(size, np.int64)
@@ -73,11 +73,12 @@ def _sequences(part: Packed, joint: tuple[int, ...]) -> Packed:
     values = part.values.new_zeros(size * longest, part.values.shape[1])
     values = values.index_copy(0, on_device(places, device), part.values)
     owners = np.where(used > 0, np.arange(size), size)
-    slots = Slots((longest,) * size, on_device(owners, device), on_device(used, device), size, joint)
+    bounds = Bounds.full((longest,) * size)
+    slots = Slots(bounds, on_device(owners, device), on_device(used, device), size, joint)
     return Packed(values, slots)
 
 
-def _films(films: Films, joint: tuple[int, ...]) -> Films:
+def _films(films: Films, joint: Bounds) -> Films:
     size, rows = len(joint), on_device(np.array(films.rows), films.pixels.device)
     pixels = films.pixels.new_zeros(size, *films.pixels.shape[1:]).index_copy(0, rows, films.pixels)
     owners = torch.full((size,), size, device=rows.device).index_copy(0, rows, rows)

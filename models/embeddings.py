@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.contract import MODALITIES, Batch, Dimensions, Films, Layout, Packed, PositionInit, Slots
+from models.contract import MODALITIES, Batch, Bounds, Dimensions, Films, Layout, Packed, PositionInit, Slots
 from models.ragged import positions
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -76,7 +76,7 @@ class FilmEmbedding(nn.Module):
         if isinstance(films.rows, tuple):
             return Layout(lengths, films.rows)
         size = len(films.joint)
-        return Slots(lengths, films.rows, self.tokens * (films.rows < size), size, films.joint)
+        return Slots(Bounds.full(lengths), films.rows, self.tokens * (films.rows < size), size, films.joint)
 
 
 class UnimodalEmbeddings(nn.Module):

@@ -25,7 +25,7 @@ from models.contract import MODALITIES, Layout, Packed, Slots
 from models.layers import AttentionScale, EncoderLayer, LayerInit, encoder_layers, full_precision
 from models.layout import index_cache, on_device
 from models.mask import SINGLES, Mask
-from models.ragged import Group, Grouping, beside, grouping, rows_of, rows_or_beyond
+from models.ragged import Group, Grouping, apart, grouping, rows_of, rows_or_beyond, together
 from models.slots import Group as SlotGroup
 from models.slots import Grouping as SlotGrouping
 
@@ -69,16 +69,9 @@ def check_presence(streams: Sequence[Packed | None], size: int) -> None:
         raise ValueError(f"samples at batch rows {rows} own no modality; each needs one of {', '.join(MODALITIES)}")
 
 
-def plan_reading(streams: Sequence[Packed | None], present: Tensor, mask: Mask) -> ReadingPlan:
-    """The plan for the present sequences of each modality (None: nobody owns it) and the presence flags (B, M).
-
-    Raises:
-        ValueError: if a sample owns no modality at all.
-    """
-    check_presence(streams, present.shape[0])
-    layouts = {m: stream.layout for m, stream in enumerate(streams) if stream is not None}
-    layout, device, size = beside(list(layouts.values())), present.device, mask.specials
-    counts = tuple(len(layouts.get(m, ())) for m in range(SINGLES))
+def plan_reading(layout: Layout | Slots, counts: tuple[int, ...], present: Tensor, mask: Mask) -> ReadingPlan:
+    """The plan for the present sequences of all modalities together, `counts` of each, and presence flags (B, M)."""
+    device, size = present.device, mask.specials
     readers, places = _readers(mask, counts, device)  # (n, Q) each
     groups = grouping(layout, device)
     asking = groups.split(rows_of(layout, device)[:, None] * size + readers)
@@ -143,9 +136,7 @@ class CombinationEncoder(nn.Module):
         Returns:
             (B, S, D): z_task at 0, then z_c.
         """
-        plan = plan_reading(streams, present, self.mask)
-        # One matrix of all tokens, so that all but attention is one product a layer: N stream tokens, B * S readers.
-        tokens = torch.cat([*(stream.values for stream in streams if stream is not None), readers.flatten(0, 1)])
+        tokens, plan = self._begin(readers, streams, present)
         for layer in self.layers[:-1]:
             tokens = self._layer(layer, tokens, plan)
         return self._last_layer(self.layers[-1], tokens, plan).view_as(readers)
@@ -154,14 +145,24 @@ class CombinationEncoder(nn.Module):
         self, readers: Tensor, streams: Sequence[Packed | None], present: Tensor
     ) -> tuple[Tensor, list[Packed | None]]:
         """As `forward`, and with the encoded tokens (N_m, D) of each modality."""
-        plan = plan_reading(streams, present, self.mask)
-        tokens = torch.cat([*(stream.values for stream in streams if stream is not None), readers.flatten(0, 1)])
+        tokens, plan = self._begin(readers, streams, present)
         for layer in self.layers:
             tokens = self._layer(layer, tokens, plan)
-        sizes = [stream.layout.tokens for stream in streams if stream is not None]
-        *parts, encoded = tokens.split([*sizes, len(tokens) - plan.layout.tokens])
-        content = iter(parts)
+        of_streams, encoded = tokens.split([plan.layout.tokens, len(tokens) - plan.layout.tokens])
+        content = iter(apart(of_streams, plan.layout, [stream for stream in streams if stream is not None]))
         return encoded.view_as(readers), [stream and stream.with_values(next(content)) for stream in streams]
+
+    def _begin(self, readers: Tensor, streams: Sequence[Packed | None], present: Tensor) -> tuple[Tensor, ReadingPlan]:
+        """All tokens as one matrix, so that all but attention is one product a layer: N of the streams, then B * S
+        readers; and the plan.
+
+        Raises:
+            ValueError: a sample owns no modality at all.
+        """
+        check_presence(streams, present.shape[0])
+        owned = together([stream for stream in streams if stream is not None])
+        counts = tuple(0 if stream is None else len(stream.layout) for stream in streams)
+        return torch.cat([owned.values, readers.flatten(0, 1)]), plan_reading(owned.layout, counts, present, self.mask)
 
     def _layer(self, layer: EncoderLayer, tokens: Tensor, plan: ReadingPlan) -> Tensor:
         of_streams, of_readers = layer.qkv(tokens).split([plan.layout.tokens, len(tokens) - plan.layout.tokens])

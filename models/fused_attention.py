@@ -5,7 +5,7 @@ few microseconds long, and most of a step's time goes into launching them (`mode
 have that form; it is used on the CPU). Here the tokens of all slots go through one kernel, which leaves filler out
 (`models/attention_kernels.py`). The same mathematics: scores and softmax in float32, dropout on the probabilities.
 
-Legend: N room for tokens, n slots, Q questions to each slot, H heads, W features, W / H of each head.
+Legend: N capacity for tokens, n slots, Q questions to each slot, H heads, W features, W / H of each head.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from models.layout import Slots, index_cache, on_device
 from models.noise import LEVELS, dice
+from models.slots import starts_in
 
 DEVICES = {"cuda"}
 """Kinds of devices that the kernels run on."""
@@ -56,7 +57,7 @@ class Setting:
     """What is the same in all steps of a batch's shape.
 
     Attributes:
-        lengths: room of each slot. width, heads, scale: of the attention. dropout: rate, 0 where nothing is dropped.
+        lengths: the most tokens of each slot. width, heads, scale: of the attention. dropout: rate, 0 for none.
         questions: Q. mix: whether the tokens attend to each other.
     """
 
@@ -77,7 +78,7 @@ class Setting:
 def attend_within(qkv: Tensor, layout: Slots, heads: int, scale: float, dropout: float) -> Tensor:
     """Tokens' attention to the tokens of their own slot: queries, keys, values (N, 3W) -> (N, W), 0 for filler."""
     setting = Setting(layout.lengths, qkv.shape[-1] // 3, heads, scale, dropout)
-    return _apply(qkv, None, layout.used, setting)[0]
+    return _apply(qkv, None, layout, setting)[0]
 
 
 def read_within(
@@ -86,7 +87,7 @@ def read_within(
     """Answers (n, Q, W) to questions (n, Q, W), each from the tokens of its slot with keys and values (N, 2W); and the
     log-sum-exps (n, Q, H) of the scores. Both are 0 where a slot is nobody's."""
     setting = Setting(layout.lengths, questions.shape[-1], heads, scale, dropout, questions.shape[1], mix=False)
-    return _apply(keys_values, questions, layout.used, setting)[1:]
+    return _apply(keys_values, questions, layout, setting)[1:]
 
 
 def attend_and_read_within(
@@ -94,14 +95,15 @@ def attend_and_read_within(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Both at once: queries, keys, values (N, 3W) and questions (n, Q, W) -> (N, W), (n, Q, W) and (n, Q, H)."""
     setting = Setting(layout.lengths, questions.shape[-1], heads, scale, dropout, questions.shape[1])
-    return _apply(qkv, questions, layout.used, setting)
+    return _apply(qkv, questions, layout, setting)
 
 
-def _apply(content: Tensor, questions: Tensor | None, used: Tensor, setting: Setting) -> tuple[Tensor, ...]:
+def _apply(content: Tensor, questions: Tensor | None, layout: Slots, setting: Setting) -> tuple[Tensor, ...]:
     """One seed's; `torch.vmap` makes it all seeds'."""
     drawn = dice(2, content.device).view(2, 4) if setting.dropout else None
     asked = None if questions is None else questions.flatten(0, 1)[None]
-    found = _Attention.apply(content[None], asked, used[None], None if drawn is None else drawn[None], setting)
+    own = (starts_in(layout)[None], layout.used[None], None if drawn is None else drawn[None])
+    found = _Attention.apply(content[None], asked, *own, setting)
     mixed, answers, sums = (part.squeeze(0) for part in found[:3])
     if questions is None:
         return mixed, answers, sums
@@ -110,42 +112,44 @@ def _apply(content: Tensor, questions: Tensor | None, used: Tensor, setting: Set
 
 
 class _Attention(torch.autograd.Function):
-    """Of S seeds: content (S, N, 3W or 2W), questions (S, n * Q, W), used (S, n), dice (S, 2, 4) ->
+    """Of S seeds: content (S, N, 3W or 2W), questions (S, n * Q, W), starts and used (S, n), dice (S, 2, 4) ->
     mixed (S, N, W), answers (S, n * Q, W) in float32, log-sum-exps (S, n * Q, H); empty where not asked for."""
 
     @staticmethod
     def forward(
-        content: Tensor, questions: Tensor | None, used: Tensor, drawn: Tensor | None, setting: Setting
+        content: Tensor, questions: Tensor | None, starts: Tensor, used: Tensor, drawn: Tensor | None, setting: Setting
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        used = used.contiguous()
+        starts, used = starts.contiguous(), used.contiguous()
         seeds, tokens = content.shape[0], content.shape[1] if setting.mix else 0
         count = len(setting.lengths) * setting.questions
-        mixed, logs = content.new_empty(seeds, tokens, setting.width), _floats(content, seeds, tokens, setting.heads)
+        # Kernels write what belongs to slots; filler stays zero.
+        mixed, logs = content.new_zeros(seeds, tokens, setting.width), _floats(content, seeds, tokens, setting.heads)
         answers, sums = (_floats(content, seeds, count, width) for width in (setting.width, setting.heads))
         if setting.mix:
-            attention(content, content, mixed, logs, used, *setting.arguments(drawn, 0))
+            attention(content, content, mixed, logs, starts, used, *setting.arguments(drawn, 0))
         if count:
-            attention(questions, content, answers, sums, used, *setting.arguments(drawn, setting.questions))
+            attention(questions, content, answers, sums, starts, used, *setting.arguments(drawn, setting.questions))
         return mixed, answers, sums, logs
 
     @staticmethod
     def setup_context(context: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        content, questions, used, drawn, context.setting = inputs
+        content, questions, starts, used, drawn, context.setting = inputs
         context.mark_non_differentiable(output[3])
-        context.save_for_backward(content, questions, used.contiguous(), drawn, *output)
+        context.save_for_backward(content, questions, starts.contiguous(), used.contiguous(), drawn, *output)
 
     @staticmethod
     def backward(context: Any, d_mixed: Tensor, d_answers: Tensor, d_sums: Tensor, _: Tensor) -> tuple:
-        content, questions, used, drawn, mixed, answers, sums, logs = context.saved_tensors
-        setting, d_content, d_questions = context.setting, _room_for(content), None
+        content, questions, starts, used, drawn, mixed, answers, sums, logs = context.saved_tensors
+        # New tensors, without the gaps that these may have between rows.
+        setting, d_content, d_questions = context.setting, content.new_zeros(content.shape), None
         if setting.mix:
             found = (mixed, logs, d_mixed.contiguous(), None, d_content, d_content, False)
-            attention_backward(content, content, *found, used, *setting.arguments(drawn, 0))
+            attention_backward(content, content, *found, starts, used, *setting.arguments(drawn, 0))
         if setting.questions:
-            d_questions = _room_for(questions)
+            d_questions = questions.new_empty(questions.shape)
             found = (answers, sums, d_answers.contiguous(), d_sums.contiguous(), d_questions, d_content, setting.mix)
-            attention_backward(questions, content, *found, used, *setting.arguments(drawn, setting.questions))
-        return d_content, d_questions, None, None, None
+            attention_backward(questions, content, *found, starts, used, *setting.arguments(drawn, setting.questions))
+        return d_content, d_questions, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -172,31 +176,22 @@ def seeds_in_front(seeds: int, in_dims: Sequence[int | None], arguments: Sequenc
     return list(map(together, arguments, in_dims))
 
 
-def _room_for(values: Tensor) -> Tensor:
-    """An empty tensor of their shape, without the gaps that `values` may have between rows."""
-    return values.new_empty(values.shape)
-
-
 def _floats(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape, dtype=torch.float32)
 
 
 @index_cache(256)
-def _tables(lengths: tuple[int, ...], rows: int, questions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(n + 1,) first token of each slot, and (blocks, 2) slot and first place of each block of `rows` rows."""
-    rooms = np.full(len(lengths), questions) if questions else np.asarray(lengths)
-    blocks = [(slot, first) for slot, room in enumerate(rooms.tolist()) for first in range(0, room, rows)]
-    starts = np.cumsum([0, *lengths]).astype(np.int32)
-    return on_device(starts, device), on_device(np.asarray(blocks, np.int32).reshape(-1, 2), device)
+def _blocks(lengths: tuple[int, ...], rows: int, questions: int, device: torch.device) -> Tensor:
+    """(blocks, 2) int32: slot and first place of each block of `rows` rows that a batch can need."""
+    counts = np.full(len(lengths), questions) if questions else np.asarray(lengths)
+    blocks = [(slot, first) for slot, count in enumerate(counts.tolist()) for first in range(0, count, rows)]
+    return on_device(np.asarray(blocks, np.int32).reshape(-1, 2), device)
 
 
 @dataclass(frozen=True)
 class _Launch:
     """A pass over one kind of queries: of the tokens themselves (`questions` 0), or of so many questions a slot."""
 
-    rows: int
-    keys: int
-    starts: Tensor
     by_query: Tensor
     by_key: Tensor
     steps: tuple[int, ...]
@@ -218,14 +213,14 @@ def _launch(
         raise ValueError(f"strides {asked.stride()}, {content.stride()}; the features of a row must lie side by side")
     keys = _BLOCK[content.dtype]
     rows = _FEW if questions and questions <= _FEW else keys
-    starts, by_query = _tables(tuple(lengths), rows, questions, content.device)
+    by_query = _blocks(tuple(lengths), rows, questions, content.device)
     # Also where keys come in the backward pass alone: what a recording keeps is collected in the forward pass.
-    _, by_key = _tables(tuple(lengths), keys, 0, content.device)
+    by_key = _blocks(tuple(lengths), keys, 0, content.device)
     steps = (asked.stride(0), asked.stride(1), content.stride(0), content.stride(1))
     constants = {"H": heads, "D": width // heads, "M": rows, "N": keys, "QUERIES": questions, "DROPOUT": level > 0}
     constants |= {"PRECISION": "ieee", "num_warps": 4}
     numbers = (len(lengths), asked.shape[1], max(lengths), level, scale)
-    return _Launch(rows, keys, starts, by_query, by_key, steps, numbers, constants)
+    return _Launch(by_query, by_key, steps, numbers, constants)
 
 
 def _keys_values(content: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -233,22 +228,25 @@ def _keys_values(content: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return content[..., first:], content[..., first + width :]
 
 
-_SAME = "Tensor used, Tensor? dice, int[] lengths, int width, int heads, int questions, float scale, int level"
+_SAME = "Tensor starts, Tensor used, Tensor? dice, int[] lengths, int width, int heads, int questions, float scale"
+_SAME += ", int level"
 
 
 @torch.library.custom_op(
     "flexcare::attention", mutates_args=("out", "sums"),
     schema=f"(Tensor asked, Tensor content, Tensor(a!) out, Tensor(b!) sums, {_SAME}) -> ()",
 )  # fmt: skip
-def attention(asked, content, out, sums, used, dice, lengths, width, heads, questions, scale, level) -> None:  # type: ignore[no-untyped-def]
-    """Fills `out` (S, rows, W) and `sums` (S, rows, H) for queries in the first W features of `asked` (S, rows, any);
-    keys and values are the last 2W features of `content`."""
+def attention(  # type: ignore[no-untyped-def]
+    asked, content, out, sums, starts, used, dice, lengths, width, heads, questions, scale, level
+) -> None:
+    """Fills slots' rows of `out` (S, rows, W) and `sums` (S, rows, H) for queries in the first W features of `asked`
+    (S, rows, any); keys and values are the last 2W features of `content`."""
     from models import attention_kernels as kernels
 
-    require_contiguous(used=used, dice=dice)
+    require_contiguous(starts=starts, used=used, dice=dice)
     plan = _launch(asked, content, lengths, width, heads, questions, scale, level)
     kernels.forward[len(plan.by_query), heads, len(content)](
-        asked, *_keys_values(content, width), out, sums, used, plan.starts, plan.by_query,
+        asked, *_keys_values(content, width), out, sums, starts, used, plan.by_query,
         used if dice is None else dice, *plan.steps, *plan.numbers, **plan.constants,
     )  # fmt: skip
 
@@ -259,22 +257,23 @@ def attention(asked, content, out, sums, used, dice, lengths, width, heads, ques
     f"Tensor(b!) d_content, bool add, {_SAME}) -> ()",
 )  # fmt: skip
 def attention_backward(  # type: ignore[no-untyped-def]
-    asked, content, out, sums, d_out, d_sums, d_asked, d_content, add, used, dice, lengths, width, heads, questions,
-    scale, level,
+    asked, content, out, sums, d_out, d_sums, d_asked, d_content, add, starts, used, dice, lengths, width, heads,
+    questions, scale, level,
 ) -> None:  # fmt: skip
-    """Fills the queries' part of `d_asked`, and keys' and values' part of `d_content`; adds to the latter if `add`."""
+    """Fills slots' rows of the queries' part of `d_asked`, and of keys' and values' part of `d_content`; adds to the
+    latter if `add`."""
     from models import attention_kernels as kernels
 
-    require_contiguous(used=used, dice=dice)
+    require_contiguous(starts=starts, used=used, dice=dice)
     plan = _launch(asked, content, lengths, width, heads, questions, scale, level)
     keys_values, d_keys_values = _keys_values(content, width), _keys_values(d_content, width)
     dice, shares = used if dice is None else dice, torch.empty_like(sums)
     kernels.backward_queries[len(plan.by_query), heads, len(content)](
-        asked, *keys_values, out, sums, d_out, sums if d_sums is None else d_sums, d_asked, shares, used, plan.starts,
+        asked, *keys_values, out, sums, d_out, sums if d_sums is None else d_sums, d_asked, shares, starts, used,
         plan.by_query, dice, *plan.steps, d_asked.stride(0), d_asked.stride(1), *plan.numbers, **plan.constants,
     )  # fmt: skip
     kernels.backward_keys[len(plan.by_key), heads, len(content)](
-        asked, *keys_values, sums, d_out, *d_keys_values, shares, used, plan.starts, plan.by_key, dice, *plan.steps,
+        asked, *keys_values, sums, d_out, *d_keys_values, shares, starts, used, plan.by_key, dice, *plan.steps,
         d_content.stride(0), d_content.stride(1), *plan.numbers, **plan.constants, ADD=add,
     )  # fmt: skip
 

@@ -3,13 +3,14 @@
 **Packed** (`Layout`): the tokens of one sequence after those of another, as many as there are. No work is wasted, and
 shapes differ from batch to batch; lengths and owners live on the host. The form of training on a CPU and of evaluation.
 
-**Fixed** (`Slots`): every sequence lies in a slot that has room for more, so that all shapes are the same in all
-batches; lengths and owners live on the device. Nothing is ever read back, so that a step can be recorded once and
-replayed, and several seeds can share it. The form of training on a GPU.
+**Fixed** (`Slots`): as many sequences and tokens as a batch can have, so that all shapes are the same in all batches.
+The sequences lie end to end as well, and what is left of the capacity is filler; lengths and owners live on the device.
+Nothing is ever read back, so that a step can be recorded once and replayed, and several seeds can share it. The form of
+training on a GPU.
 
 Models do not tell the two apart: they work on layouts through the functions of `models/ragged.py`.
 
-Legend: n sequences (slots), N tokens (room for tokens), B samples of the batch.
+Legend: n sequences (slots), N tokens (capacity for tokens), B samples of the batch.
 """
 
 from __future__ import annotations
@@ -102,41 +103,68 @@ class Layout:
         return offsets(self.lengths)
 
 
-@dataclass(frozen=True, eq=False)
-class Slots:
-    """How the tokens of a fixed batch belong to samples: slot i has room for `lengths[i]` tokens.
-
-    A slot's real tokens come first. What lies behind them, and in slots of nobody, is finite filler that no result
-    depends on.
-
-    Attributes:
-        lengths: room of each slot, the same in all batches.
-        rows: (n,) int64, batch row of each slot; B for a slot of nobody.
-        used: (n,) int64, number of real tokens; 0 for a slot of nobody.
-        size: B.
-        joint: room of each sample's tokens of all modalities together, largest first; B numbers, the same in all
-            batches. A batch that is put into slots fits into them as well.
-        whole: each batch row has a slot, all slots have the same room, and all of it is used.
-    """
+@dataclass(frozen=True)
+class Bounds:
+    """What goes into n slots: at most `lengths[i]` tokens into slot i, and at most `tokens` into all of them."""
 
     lengths: tuple[int, ...]
-    rows: Tensor
-    used: Tensor
-    size: int
-    joint: tuple[int, ...] = ()
-    whole: bool = False
+    tokens: int
+
+    @classmethod
+    def full(cls, lengths: tuple[int, ...]) -> Bounds:
+        """Those of slots that may all be full."""
+        return cls(lengths, sum(lengths))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @property
-    def tokens(self) -> int:
-        return sum(self.lengths)
+
+NO_BOUNDS = Bounds((), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """How the tokens of a fixed batch belong to samples.
+
+    Tokens that are in no slot, and slots of nobody, are finite filler that no result depends on.
+
+    Attributes:
+        bounds: the same in all batches.
+        rows: (n,) int64, batch row of each slot; B for a slot of nobody.
+        used: (n,) int64, number of its tokens; 0 for a slot of nobody.
+        size: B.
+        joint: of each sample's tokens of all modalities together, samples with most tokens first; B slots, the same in
+            all batches. A batch that is put into slots keeps to them as well.
+        starts: (n,) int64, its first token, in ascending order; None where each slot begins where it would if all slots
+            before it were full, so that slots of equal length can be viewed as one padded tensor.
+        whole: each batch row has a slot, and all slots are full and of equal length.
+    """
+
+    bounds: Bounds
+    rows: Tensor
+    used: Tensor
+    size: int
+    joint: Bounds = NO_BOUNDS
+    starts: Tensor | None = None
+    whole: bool = False
+
+    @classmethod
+    def end_to_end(cls, bounds: Bounds, rows: Tensor, used: Tensor, size: int, joint: Bounds = NO_BOUNDS) -> Slots:
+        """Slots without filler between their tokens."""
+        return cls(bounds, rows, used, size, joint, used.cumsum(0) - used)
+
+    def __len__(self) -> int:
+        return len(self.bounds)
 
     @property
-    def offsets(self) -> tuple[int, ...]:
-        """Index of each slot's first token."""
-        return offsets(self.lengths)
+    def lengths(self) -> tuple[int, ...]:
+        """The most tokens of each slot."""
+        return self.bounds.lengths
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return self.bounds.tokens
 
 
 def offsets(lengths: tuple[int, ...]) -> tuple[int, ...]:

@@ -150,7 +150,7 @@ def _positions(lengths: tuple[int, ...], device: torch.device) -> Tensor:
 
 def positions(layout: Layout | Slots, device: torch.device) -> Tensor:
     """(N,) place of every token within its sequence, from 0."""
-    return _positions(layout.lengths, device)
+    return slots.positions(layout) if isinstance(layout, Slots) else _positions(layout.lengths, device)
 
 
 @index_cache(64)
@@ -160,7 +160,7 @@ def _first_tokens(offsets: tuple[int, ...], device: torch.device) -> Tensor:
 
 def first_tokens(layout: Layout | Slots, device: torch.device) -> Tensor:
     """(n,) position of every sequence's first token."""
-    return _first_tokens(layout.offsets, device)
+    return slots.first_tokens(layout) if isinstance(layout, Slots) else _first_tokens(layout.offsets, device)
 
 
 # ------------------------------------------------------------------------------ between sequences and batch rows
@@ -247,10 +247,24 @@ def units(layout: Layout | Slots) -> Layout | Slots:
 
 def beside(layouts: Sequence[Layout | Slots]) -> Layout | Slots:
     """The sequences of all layouts, one layout after another."""
-    lengths = tuple(itertools.chain.from_iterable(layout.lengths for layout in layouts))
     if isinstance(layouts[0], Slots):
-        return slots.beside(lengths, layouts)
-    return Layout(lengths, tuple(itertools.chain.from_iterable(layout.rows for layout in layouts)))
+        return slots.beside(layouts)
+    lengths, rows = ([number for layout in layouts for number in getattr(layout, name)] for name in ("lengths", "rows"))
+    return Layout(tuple(lengths), tuple(rows))
+
+
+def together(parts: Sequence[Packed]) -> Packed:
+    """The sequences of all parts, one part after another; tokens (N, D) of all."""
+    if isinstance(parts[0].layout, Slots):
+        return slots.together(parts)
+    return Packed(torch.cat([part.values for part in parts]), beside([part.layout for part in parts]))
+
+
+def apart(values: Tensor, layout: Layout | Slots, parts: Sequence[Packed]) -> list[Tensor]:
+    """What `together` has put together: values (N, any) of all tokens -> those of each part's tokens."""
+    if isinstance(layout, Slots):
+        return slots.apart(values, layout, parts)
+    return list(values.split([part.layout.tokens for part in parts]))
 
 
 def everyone(size: int, like: Layout | Slots, count: int = 1) -> Layout | Slots:

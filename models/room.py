@@ -1,13 +1,13 @@
 """Room for batches of fixed shapes, and packed batches put into it.
 
-A `Room` says how many slots of which size there are for each modality. Sequences of a batch are sorted by length and
-laid into the slots from the largest on, so a batch fits if each of its sorted lengths fits; rooms made from the sorted
-lengths of many batches hold nearly all further ones with little filler.
+A `Room` says how many sequences and tokens of each modality a batch may have. A batch fits if each of its sequences,
+sorted by length, keeps to the bound of its place, and all of them together to the number of tokens; the sequences then
+lie end to end. The bounds of single sequences cost nothing but blocks of kernels that find nothing to do; what filler
+costs is decided by the number of tokens, and sums of random batches differ little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,22 +15,22 @@ import torch
 from torch import Tensor
 
 from models.contract import Batch, Films, Packed, Slots
-from models.layout import on_device
+from models.layout import Bounds, on_device
 
 
 @dataclass(frozen=True)
 class Room:
-    """Room of a batch's slots, each largest first, for batches of B samples.
+    """Room for batches of B samples.
 
     Attributes:
-        ehr, note: room of each slot in tokens. cxr: number of film slots. film_tokens: tokens of a film.
-        joint: room of each sample's tokens of all modalities together, B numbers.
+        ehr, note: bounds of the sequences of a modality, longest first. cxr: number of films. film_tokens: tokens of a
+            film. joint: bounds of each sample's tokens of all modalities together, B numbers, largest first.
     """
 
-    ehr: tuple[int, ...]
+    ehr: Bounds
     cxr: int
-    note: tuple[int, ...]
-    joint: tuple[int, ...]
+    note: Bounds
+    joint: Bounds
     film_tokens: int
 
     @property
@@ -41,17 +41,30 @@ class Room:
     @property
     def tokens(self) -> int:
         """Tokens of all modalities together, filler included."""
-        return sum(self.ehr) + self.cxr * self.film_tokens + sum(self.note)
+        return self.joint.tokens
 
-    def fits(self, lengths: np.ndarray) -> bool:
-        """Whether samples with (B, M) tokens of each modality, 0 where absent, go into the slots."""
-        slots = (self.ehr, (self.film_tokens,) * self.cxr, self.note, self.joint)
-        return all(_fit(rooms, need) for rooms, need in zip(slots, [*lengths.T, lengths.sum(1)], strict=True))
+    @property
+    def parts(self) -> tuple[Bounds, Bounds, Bounds, Bounds]:
+        """Bounds of series, films, notes, and whole samples."""
+        return (self.ehr, Bounds.full((self.film_tokens,) * self.cxr), self.note, self.joint)
+
+    def fits(self, lengths: np.ndarray) -> np.ndarray:
+        """Whether batches (..., B, M) of tokens of each modality, 0 where absent, go into it: (...) bool."""
+        needs = zip(self.parts, sorted_needs(lengths), strict=True)
+        return np.logical_and.reduce([_keep_to(bounds, need) for bounds, need in needs])
 
 
-def _fit(rooms: Sequence[int], need: np.ndarray) -> bool:
-    largest = -np.sort(-need[need > 0])
-    return len(largest) <= len(rooms) and bool((largest <= np.asarray(rooms[: len(largest)])).all())
+def sorted_needs(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(..., B, M) tokens -> (..., B) of series, films, notes and whole samples, each largest first."""
+    ehr, cxr, note = np.moveaxis(lengths, -1, 0)
+    return tuple(-np.sort(-part, axis=-1) for part in (ehr, cxr, note, ehr + cxr + note))
+
+
+def _keep_to(bounds: Bounds, need: np.ndarray) -> np.ndarray:
+    """(...) bool, whether sorted needs (..., B) keep to the bounds."""
+    most = np.zeros(need.shape[-1], np.int64)
+    most[: len(bounds)] = bounds.lengths[: len(most)]
+    return (need <= most).all(-1) & (need.sum(-1) <= bounds.tokens)
 
 
 def lengths_of(batch: Batch, film_tokens: int) -> np.ndarray:
@@ -74,26 +87,27 @@ def into_slots(batch: Batch, room: Room) -> Batch:
     if batch.size != room.size or not room.fits(lengths_of(batch, room.film_tokens)):
         raise ValueError(f"a batch of {batch.size} samples does not fit into {room}")
     return Batch(
-        ehr=_sequences(batch.ehr, room.ehr, room, batch.device),
+        ehr=_sequences(batch.ehr, room.ehr, room),
         cxr=_films(batch.cxr, room),
-        note=_sequences(batch.note, room.note, room, batch.device),
+        note=_sequences(batch.note, room.note, room),
         present=batch.present,
         task=batch.task,
         sample=batch.sample,
     )
 
 
-def _sequences(part: Packed | None, rooms: tuple[int, ...], room: Room, device: torch.device) -> Packed | None:
+def _sequences(part: Packed | None, bounds: Bounds, room: Room) -> Packed | None:
     if part is None:
         return None
     order = np.argsort(-np.asarray(part.layout.lengths), kind="stable")
-    rows, used = np.full(len(rooms), room.size), np.zeros(len(rooms), np.int64)
+    rows, used = np.full(len(bounds), room.size), np.zeros(len(bounds), np.int64)
     rows[: len(order)], used[: len(order)] = np.asarray(part.layout.rows)[order], np.asarray(part.layout.lengths)[order]
-    values = part.values.new_zeros(sum(rooms), part.values.shape[1])
-    sequences, starts = part.values.split(part.layout.lengths), np.cumsum([0, *rooms])
-    for slot, sequence in enumerate(order):
-        values[starts[slot] : starts[slot] + used[slot]] = sequences[sequence]
-    return Packed(values, Slots(rooms, on_device(rows, device), on_device(used, device), room.size, room.joint))
+    sequences = part.values.split(part.layout.lengths)
+    filler = part.values.new_zeros(bounds.tokens - part.layout.tokens, part.values.shape[1])
+    values = torch.cat([*(sequences[place] for place in order), filler])
+    device = values.device
+    layout = Slots.end_to_end(bounds, on_device(rows, device), on_device(used, device), room.size, room.joint)
+    return Packed(values, layout)
 
 
 def _films(films: Films | None, room: Room) -> Films | None:

@@ -15,7 +15,6 @@ import numpy as np
 from benchmark.data.augmentation import affine_maps
 from benchmark.data.batches import BatchSource
 from benchmark.data.dataset import Samples
-from benchmark.data.rooms import slot_rooms, sorted_needs
 from benchmark.data.stores import RaggedStore
 from models.room import Room
 
@@ -82,7 +81,7 @@ def plan_epoch(
 
 def _plan(tables: dict[str, np.ndarray], first: int, rooms: Sequence[Room]) -> EpochPlan:
     """The plan of steps `first` and following from tables as `_Shuffled.slots` makes them, of all seeds."""
-    fits = _fitting(tables.pop("lengths"), rooms)  # (R, T, S)
+    fits = _fitting(tables.pop("lengths"), rooms)
     need = fits.argmax(0)  # (T, S)
     wanted = (need[:, :, None] == np.arange(len(rooms))) & tables["alive"][:, :, None]  # (T, S, R)
     step, room = np.nonzero(wanted.any(1))
@@ -96,15 +95,9 @@ def _plan(tables: dict[str, np.ndarray], first: int, rooms: Sequence[Room]) -> E
 def _fitting(lengths: np.ndarray, rooms: Sequence[Room]) -> np.ndarray:
     """(R, T, S) bool, which room holds which batch, from its (T, S, B, M) tokens.
 
-    A larger room need not have a larger slot everywhere, and so need not hold what a smaller one does.
+    A larger room need not have larger bounds everywhere, and so need not hold what a smaller one does.
     """
-    needs = sorted_needs(lengths)
-    fits = np.stack(
-        [
-            np.all([(need <= slots).all(2) for need, slots in zip(needs, slot_rooms(room), strict=True)], axis=0)
-            for room in rooms
-        ]
-    )
+    fits = np.stack([room.fits(lengths) for room in rooms])
     if not fits.any(0).all():
         raise ValueError(f"no room holds the batches of step {int(np.argmin(fits.any(0).all(1)))}; {rooms[-1]}")
     return fits

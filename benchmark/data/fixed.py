@@ -21,7 +21,7 @@ from benchmark.data.rooms import make_rooms
 from benchmark.data.stacked import StackedBatch
 from models.layout import on_device
 from models.room import Room
-from models.slots import slot_and_place
+from models.slots import places
 
 _STEPS_AHEAD = 2
 """Steps whose content is fetched ahead of the one that trains."""
@@ -103,16 +103,17 @@ class FixedSource:
         if name == "film":
             films = own["film"][:, : room.cxr]
             return torch.where(films < 0, table.filler, films)
-        lengths = getattr(room, name)
-        used, first = own[f"{name}_used"][:, : len(lengths)], own[f"{name}_first"][:, : len(lengths)]
-        if not lengths:
+        bounds = getattr(room, name)
+        used, first = own[f"{name}_used"][:, : len(bounds)], own[f"{name}_first"][:, : len(bounds)]
+        if not len(bounds):
             return first
-        slot, place = slot_and_place(lengths, used.device)
-        used = used.index_select(1, slot)  # (S, N), as all below
-        index = torch.where(place < used, first.index_select(1, slot) + place, table.filler)
+        of_tokens = places(used.cumsum(1) - used, used, bounds.tokens)
+        slot, place = of_tokens.slot, of_tokens.place  # (S, N), as all below
+        index = torch.where(of_tokens.real, first.gather(1, slot) + place, table.filler)
         if name == "ehr":
-            tail = own["ehr_tail"].index_select(1, slot)
-            index = torch.where((place == used - 1) & (tail >= 0), self.stores.first_tail + tail, index)
+            tail = own["ehr_tail"].gather(1, slot)
+            last = of_tokens.real & (place == used.gather(1, slot) - 1)
+            index = torch.where(last & (tail >= 0), self.stores.first_tail + tail, index)
         return index
 
     def _batch(

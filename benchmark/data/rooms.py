@@ -1,21 +1,23 @@
 """Rooms for the batches of a task: how much a batch of fixed shapes must hold, from the lengths of its samples.
 
-Sorted by length, the sequences of random batches differ little: the i-th longest of 32 is nearly the same each time. So
-a room whose i-th slot holds the i-th longest sequence of 99 of 100 batches has little filler. Slots are merged into a
-few runs of equal room, for every run is padded and attended to by operations of its own.
+The numbers of tokens of random batches differ little: 32 samples of length-of-stay have more than 1.3 times the mean in
+one of 100 batches. So rooms are made small by their numbers of tokens. The bounds of single sequences cost little and
+are wide: the i-th longest of 32 is not much longer in one batch than in another. They are merged into a few runs of
+equal length, for where there are no kernels every run is padded and attended to by operations of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
-from models.room import Room
+from models.layout import Bounds
+from models.room import Room, sorted_needs
 
 RUNS = 6
-"""Most runs of equal room among the slots of one modality."""
+"""Most runs of equal length among the slots of one modality."""
 
 SHARES = (0.99, 0.9999)
 """Shares of all batches that the smaller rooms hold."""
@@ -45,84 +47,80 @@ def make_rooms(
     """
     if not 1 <= batch_size <= len(lengths):
         raise ValueError(f"batch size {batch_size}; with {len(lengths)} samples, 1 to {len(lengths)} are allowed")
-    most = lengths if longest is None else longest
-    bound = _Needs.of(most[None], film_tokens).cut(batch_size)
-    needs = _Needs.of(_random_batches(lengths, batch_size), film_tokens)
-    ranked = _Needs(*(np.sort(part, axis=0) for part in needs.parts))
+    strange = np.setdiff1d(lengths[:, 1], (0, film_tokens))
+    if len(strange):
+        raise ValueError(f"a film of {strange[0]} tokens; all have {film_tokens}, absent ones 0")
+    batches = _random_batches(lengths, batch_size)
+    ranked = _Ranked.of(batches, film_tokens, runs)
     rooms: list[Room] = []
     for share in sorted(shares):
-        room = _smallest(needs, ranked, share, runs, film_tokens)
+        room = _smallest(ranked, batches, share)
         if not rooms or room.tokens > rooms[-1].tokens:
             rooms.append(room)
-    largest = bound.room(0, runs, film_tokens)
+    most = lengths if longest is None else longest
+    largest = _Ranked.of(_largest_batch(most, batch_size), film_tokens, runs).room(0, 0)
     while rooms and rooms[-1].tokens >= largest.tokens:
         rooms.pop()
     return (*rooms, largest)
 
 
-def slot_rooms(room: Room) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(B,) room of the i-th largest sequence of series, films, notes and samples; 0 where there is no slot."""
-    parts = (room.ehr, (room.film_tokens,) * room.cxr, room.note, room.joint)
-    return tuple(np.array([*part, *[0] * (room.size - len(part))], np.int64) for part in parts)
-
-
-def sorted_needs(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(..., B, M) tokens -> (..., B) of series, films, notes and whole samples, each largest first."""
-    ehr, cxr, note = np.moveaxis(lengths, -1, 0)
-    return tuple(-np.sort(-part, axis=-1) for part in (ehr, cxr, note, ehr + cxr + note))
-
-
 @dataclass(frozen=True)
-class _Needs:
-    """Sorted needs of K batches, (K, B) each."""
+class _Ranked:
+    """What K batches need, every number ranked on its own: row r holds the r-th smallest of each.
 
-    ehr: np.ndarray
-    cxr: np.ndarray
-    note: np.ndarray
-    joint: np.ndarray
+    Attributes:
+        sequences: (K, B) each, the longest, second longest, ... series, film, note, and sample as a whole.
+        tokens: (K,) each, of all series, films, notes and samples of a batch.
+    """
+
+    sequences: tuple[np.ndarray, ...]
+    tokens: tuple[np.ndarray, ...]
+    film_tokens: int
+    runs: int
 
     @classmethod
-    def of(cls, lengths: np.ndarray, film_tokens: int) -> _Needs:
-        """lengths (K, B, M)."""
-        strange = np.setdiff1d(lengths[..., 1], (0, film_tokens))
-        if len(strange):
-            raise ValueError(f"a film of {strange[0]} tokens; all have {film_tokens}, absent ones 0")
-        return cls(*sorted_needs(lengths))
+    def of(cls, lengths: np.ndarray | tuple[np.ndarray, ...], film_tokens: int, runs: int) -> _Ranked:
+        """Of batches (K, B, M), or of what they need (K, B) each."""
+        needs = lengths if isinstance(lengths, tuple) else sorted_needs(lengths)
+        sequences = tuple(np.sort(need, axis=0) for need in needs)
+        return cls(sequences, tuple(np.sort(need.sum(1)) for need in needs), film_tokens, runs)
 
-    @property
-    def parts(self) -> tuple[np.ndarray, ...]:
-        return (self.ehr, self.cxr, self.note, self.joint)
+    def __len__(self) -> int:
+        return len(self.tokens[0])
 
-    def cut(self, size: int) -> _Needs:
-        """The largest `size` needs of each."""
-        return _Needs(*(part[:, :size] for part in self.parts))
-
-    def room(self, batch: int, runs: int, film_tokens: int) -> Room:
-        """Room for what one of the batches needs."""
-        ehr, cxr, note, joint = (part[batch] for part in self.parts)
-        return Room(_merged(ehr, runs), int((cxr > 0).sum()), _merged(note, runs), _merged(joint, runs), film_tokens)
-
-    def fit(self, room: Room) -> np.ndarray:
-        """(K,) bool, which batches the room holds."""
-        pairs = zip(self.parts, slot_rooms(room), strict=True)
-        return reduce(np.logical_and, ((part <= slots).all(1) for part, slots in pairs))
+    def room(self, sequences: int, tokens: int) -> Room:
+        """With bounds of the single sequences of one rank, and of all together of another."""
+        lengths = [_merged(part[sequences], self.runs) for part in self.sequences]
+        ehr, cxr, note, joint = (
+            Bounds(own, min(int(part[tokens]), sum(own))) for own, part in zip(lengths, self.tokens, strict=True)
+        )
+        return Room(ehr, len(cxr), note, joint, self.film_tokens)
 
 
-def _smallest(needs: _Needs, ranked: _Needs, share: float, runs: int, film_tokens: int) -> Room:
-    """The room of the lowest rank, the same for all slots, that holds a share of the batches.
+def _smallest(ranked: _Ranked, batches: np.ndarray, share: float) -> Room:
+    """The smallest room, by one rank for all sequences and one for all numbers of tokens, that holds a share of the
+    batches; of those that it does not hold, no more than half fail for the length of a sequence."""
+    last = len(ranked) - 1
+    sequences = _first(last, lambda rank: ranked.room(rank, last).fits(batches).mean() >= (1 + share) / 2)
+    tokens = _first(last, lambda rank: ranked.room(sequences, rank).fits(batches).mean() >= share)
+    return ranked.room(sequences, tokens)
 
-    Args:
-        ranked: each column of `needs` on its own in ascending order, so that row r holds the r-th smallest need of
-            every slot.
-    """
-    low, high = 0, len(needs.ehr) - 1
+
+def _first(last: int, holds: Callable[[int], bool]) -> int:
+    """The first of 0, ..., last that holds, if all after one that holds do too; the last if none before it does."""
+    low, high = 0, last
     while low < high:
         middle = (low + high) // 2
-        if needs.fit(ranked.room(middle, runs, film_tokens)).mean() >= share:
+        if holds(middle):
             high = middle
         else:
             low = middle + 1
-    return ranked.room(low, runs, film_tokens)
+    return low
+
+
+def _largest_batch(lengths: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
+    """What a batch needs at most, (1, size) each: of the longest series, films, notes and samples of all (n, M)."""
+    return tuple(need[:, :size] for need in sorted_needs(lengths[None]))
 
 
 def _random_batches(lengths: np.ndarray, batch_size: int) -> np.ndarray:
@@ -134,7 +132,7 @@ def _random_batches(lengths: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def _merged(need: np.ndarray, runs: int) -> tuple[int, ...]:
-    """Slots for sorted needs in at most `runs` runs of equal room, with the fewest tokens; none where need is 0.
+    """Bounds for sorted needs in at most `runs` runs of equal length, with the fewest tokens; none where need is 0.
 
     >>> _merged(np.array([9, 8, 3, 3, 1, 0]), runs=2)
     (9, 9, 3, 3, 3)

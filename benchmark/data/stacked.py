@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from torch import Tensor
 
 from benchmark.data.batches import LabelledBatch, Labels
-from models.contract import Batch, Films, Packed, Slots
+from models.contract import Batch, Bounds, Films, Packed, Slots
 from models.room import Room
 
 
@@ -66,11 +66,11 @@ class StackedBatch:
 def inputs_of(tensors: Mapping[str, Tensor], room: Room, task: int) -> Batch:
     """One seed's batch in the fixed form, from its parts of `StackedBatch.tensors`. May be called under `vmap`."""
 
-    def sequences(name: str, lengths: tuple[int, ...]) -> Packed | None:
-        if not lengths:
+    def sequences(name: str, bounds: Bounds) -> Packed | None:
+        if not len(bounds):
             return None
-        layout = Slots(lengths, tensors[f"{name}_rows"], tensors[f"{name}_used"], room.size, room.joint)
-        return Packed(tensors[name], layout)
+        rows, used = tensors[f"{name}_rows"], tensors[f"{name}_used"]
+        return Packed(tensors[name], Slots.end_to_end(bounds, rows, used, room.size, room.joint))
 
     return Batch(
         ehr=sequences("ehr", room.ehr),

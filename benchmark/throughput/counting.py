@@ -177,8 +177,8 @@ def idle_between(spans: Iterable[tuple[int, int]]) -> float:
 def flops(work: Callable[[], object]) -> int:
     """FLOPs of the products that torch carries out for `work`, backward passes included; a multiply-add is two.
 
-    Padding counts where it is computed, and so do scores that fused attention computes a second time in its backward
-    pass. Norms, activations and sums count as nothing.
+    Padding counts where it is computed, which attention's kernels do not, and so do scores that they compute a second
+    time in their backward pass. Norms, activations and sums count as nothing.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_FUSED)
     counter.mod_tracker = _NoModules()
@@ -221,18 +221,15 @@ def _attention_backward(gradient, q, k, v, *_, out_shape=None, **__) -> int:  # 
     return sdpa_backward_flop_count(gradient, q, k, v)
 
 
-def _slot_products(lengths: Sequence[int], width: int, questions: int, seeds: int, products: int) -> int:
-    """Of attention within slots, full ones: so many products of the size of the scores' product."""
-    return products * 2 * seeds * width * sum((questions or length) * length for length in lengths)
+def _of_slots(products: int) -> Callable[..., int]:
+    """The formula of attention within slots: so many products of the size of the scores' product."""
 
+    def formula(*arguments: Any, out_val: object = None) -> int:
+        used, _dice, _lengths, width, _heads, questions = arguments[-8:-2]
+        return products * 2 * width * int((used * (questions or used)).sum())
 
-def _slots(asked, content, out, sums, used, dice, lengths, width, heads, questions, *_, out_shape=None, **__) -> int:  # type: ignore[no-untyped-def]
-    return _slot_products(lengths, width, questions, asked[0], 2)
-
-
-def _slots_backward(asked, *rest, out_shape=None, **_) -> int:  # type: ignore[no-untyped-def]
-    lengths, width, _heads, questions = rest[-6:-2]
-    return _slot_products(lengths, width, questions, asked[0], 7)  # scores and their gradients are computed twice
+    formula._get_raw = True  # it needs the number of tokens, not only the shapes of tensors
+    return formula
 
 
 _aten = torch.ops.aten
@@ -241,9 +238,9 @@ _FUSED = {
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     _aten.mkldnn_rnn_layer: _mkldnn,
     _aten.mkldnn_rnn_layer_backward: lambda *shapes, **rest: 2 * _mkldnn(*shapes, **rest),
-    fused_attention.FORWARD: _slots,
-    fused_attention.BACKWARD: _slots_backward,
+    fused_attention.FORWARD: _of_slots(products=2),
+    fused_attention.BACKWARD: _of_slots(products=7),  # scores and their gradients are computed twice
     _aten._cudnn_rnn: _cudnn,
     _aten._cudnn_rnn_backward: lambda *shapes, **rest: 2 * _cudnn(*shapes, **rest),
 }
-"""Fused kernels that torch's counter does not know. It is given the shapes of their tensors."""
+"""Fused kernels that torch's counter does not know, by the shapes of their tensors unless they ask for the tensors."""

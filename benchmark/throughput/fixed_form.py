@@ -21,7 +21,7 @@ from benchmark.random import stream_seed
 from benchmark.throughput.mixes import Mix
 from benchmark.training.recording import Steps
 from benchmark.training.stacked import Objective, SeedStack
-from models.contract import Batch, Dimensions, Films, Packed, Slots
+from models.contract import Batch, Bounds, Dimensions, Films
 from models.room import Room, into_slots, lengths_of
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def rooms_of(mix: Mix, dimensions: Dimensions, batch_size: int, seed: int) -> tu
     """In growing order; the last one is for batches larger than any of the made-up samples could make."""
     d, film_tokens = dimensions, (dimensions.film // dimensions.patch) ** 2
     lengths = mix.lengths(d, max(SAMPLES_FOR_ROOMS, 2 * batch_size), seed)
-    most = (d.hours + film_tokens + d.note_tokens,) * batch_size
-    everything = Room((d.hours,) * batch_size, batch_size, (d.note_tokens,) * batch_size, most, film_tokens)
-    return (*make_rooms(lengths, batch_size, film_tokens), everything)
+    longest = (d.hours, d.note_tokens, d.hours + film_tokens + d.note_tokens)
+    ehr, note, joint = (Bounds.full((length,) * batch_size) for length in longest)
+    return (*make_rooms(lengths, batch_size, film_tokens), Room(ehr, batch_size, note, joint, film_tokens))
 
 
 def stack_batches(batches: Sequence[LabelledBatch], room: Room, dimensions: Dimensions, number: int) -> StackedBatch:
@@ -109,16 +109,13 @@ def stack_batches(batches: Sequence[LabelledBatch], room: Room, dimensions: Dime
 
 
 def _sequences(name: str, fixed: Sequence[Batch], room: Room, features: int) -> dict[str, Tensor | None]:
-    """(S, ...) values, owners and used room of one modality's slots; None where the room has none."""
-    lengths, device = getattr(room, name), fixed[0].device
-    if not lengths:
-        return {name: None, f"{name}_rows": None, f"{name}_used": None}
-    nobody, none = torch.full((len(lengths),), room.size, device=device), torch.zeros(len(lengths), dtype=torch.int64)
-    empty = Slots(lengths, nobody, none.to(device), room.size, room.joint)
-    blank = Packed(torch.zeros(sum(lengths), features, device=device), empty)
-    parts = [getattr(each, name) or blank for each in fixed]
-    return {
-        name: torch.stack([part.values for part in parts]),
-        f"{name}_rows": torch.stack([part.layout.rows for part in parts]),
-        f"{name}_used": torch.stack([part.layout.used for part in parts]),
-    }
+    """(S, ...) values, owners and numbers of tokens of one modality's slots; None where the room has none."""
+    bounds, device = getattr(room, name), fixed[0].device
+    names = (name, f"{name}_rows", f"{name}_used")
+    if not len(bounds):
+        return dict.fromkeys(names)
+    nobody = torch.full((len(bounds),), room.size, device=device)
+    blank = (torch.zeros(bounds.tokens, features, device=device), nobody, torch.zeros_like(nobody))
+    parts = [getattr(each, name) for each in fixed]
+    own = [blank if part is None else (part.values, part.layout.rows, part.layout.used) for part in parts]
+    return dict(zip(names, map(torch.stack, zip(*own, strict=True)), strict=True))

@@ -10,7 +10,7 @@ from torch import nn
 from baselines import recurrent
 from baselines.medfuse import ENTRY
 from baselines.recurrent import last_state, last_state_of_present
-from models.contract import MODALITIES, Layout, Packed, Slots
+from models.contract import MODALITIES, Bounds, Layout, Packed, Slots
 from models.ragged import token_means
 
 ORDERS = {"ehr": ("ehr", "cxr", "note"), "cxr": ("cxr", "ehr", "note"), "note": ("note", "ehr", "cxr")}
@@ -51,18 +51,17 @@ def test_last_state_is_that_of_each_sequences_own_last_token(monkeypatch, overhe
     monkeypatch.setitem(recurrent.STEP_OVERHEAD, "cpu", overhead)
     torch.manual_seed(0)
     lstm = nn.LSTM(4, 4, num_layers=2).double()
-    lengths, rooms = (3, 7, 1, 7, 2, 1), (4, 8, 2, 8, 3, 2)
+    lengths, most = (3, 7, 1, 7, 2, 1), (4, 8, 2, 8, 3, 2)
     values = torch.randn(sum(lengths), 4, dtype=torch.float64)
     calls = []
     plain = recurrent.read_steps
     monkeypatch.setattr(recurrent, "read_steps", lambda *given: calls.append(1) or plain(*given))
     packed = last_state(lstm, Packed(values, Layout(lengths, tuple(range(6)))))
     assert len(calls) == blocks
-    parts = zip(values.split(lengths), rooms, lengths, strict=True)
-    padded = torch.cat([torch.cat([part, part.new_full((room - n, 4), 9.0)]) for part, room, n in parts])
-    slots = Slots(rooms, torch.arange(6), torch.tensor(lengths), 6)
+    slots = Slots.end_to_end(Bounds(most, 25), torch.arange(6), torch.tensor(lengths), 6)
+    with_filler = torch.cat([values, values.new_full((25 - len(values), 4), 9.0)])
     expected = torch.stack([lstm(sequence[:, None])[0][-1, 0] for sequence in values.split(lengths)])
-    for got in (packed, last_state(lstm, Packed(padded, slots))):
+    for got in (packed, last_state(lstm, Packed(with_filler, slots))):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
 

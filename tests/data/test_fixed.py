@@ -28,6 +28,7 @@ from benchmark.data.stores import RaggedWriter
 from benchmark.errors import UserError
 from benchmark.training.support import give_support
 from models.contract import Dimensions, Films, Packed
+from models.layout import Bounds
 from models.room import Room, into_slots
 
 CPU = torch.device("cpu")
@@ -93,16 +94,14 @@ def sequences(part: Packed | Films | None, size: int) -> dict[int, Tensor]:
         rows = list(part.rows) if isinstance(part.rows, tuple) else part.rows.tolist()
         assert not part.pixels[[row == size for row in rows]].any(), "filler"
         return {row: film for row, film in zip(rows, part.pixels, strict=True) if row < size}
-    values = part.values.split(part.layout.lengths)
     if isinstance(part.layout.rows, tuple):
-        return dict(zip(part.layout.rows, values, strict=True))
-    own = {}
-    for row, used, slot in zip(part.layout.rows.tolist(), part.layout.used.tolist(), values, strict=True):
-        assert (row == size) == (used == 0)
-        assert not slot[used:].any(), "filler"
-        if used:
-            own[row] = slot[:used]
-    return own
+        return dict(zip(part.layout.rows, part.values.split(part.layout.lengths), strict=True))
+    rows, used, starts = (getattr(part.layout, name).tolist() for name in ("rows", "used", "starts"))
+    assert not part.values[sum(used) :].any(), "filler"
+    assert [row == size for row in rows] == [count == 0 for count in used]
+    return {
+        row: part.values[start : start + count] for row, start, count in zip(rows, starts, used, strict=True) if count
+    }
 
 
 def require_equal(ours: LabelledBatch, theirs: LabelledBatch) -> None:
@@ -176,8 +175,9 @@ def test_slots_are_those_of_a_packed_batch_put_into_its_room(data: PreparedData)
     for name in ("ehr", "note"):
         one, other = getattr(ours, name), getattr(theirs, name)
         assert torch.equal(one.values, other.values)
-        assert one.layout.lengths == other.layout.lengths and one.layout.joint == other.layout.joint
-        assert torch.equal(one.layout.rows, other.layout.rows) and torch.equal(one.layout.used, other.layout.used)
+        assert one.layout.bounds == other.layout.bounds and one.layout.joint == other.layout.joint
+        for what in ("rows", "used", "starts"):
+            assert torch.equal(getattr(one.layout, what), getattr(other.layout, what))
     assert torch.equal(ours.cxr.rows, theirs.cxr.rows) and torch.equal(ours.cxr.pixels, theirs.cxr.pixels)
 
 
@@ -203,7 +203,8 @@ def test_each_seed_is_alive_in_the_smallest_room_that_holds_its_batch(data: Prep
         assert own == [fits(batch, smallest) for batch in source.epoch(seed, 1, 4)]
     assert [stacked.step for stacked in steps] == sorted(stacked.step for stacked in steps)
     assert {stacked.step for stacked in steps} == set(range(63 // 4)) and len(steps) > 63 // 4
-    one_film = Room(ehr=(6,) * 4, cxr=1, note=(4,) * 4, joint=(26,) * 4, film_tokens=16)
+    hours, tokens, most = (Bounds.full((length,) * 4) for length in (6, 4, 26))
+    one_film = Room(ehr=hours, cxr=1, note=tokens, joint=most, film_tokens=16)
     with pytest.raises(ValueError, match="no room holds the batches of step"):
         next(make_fixed(source, 4, RESIDENT, rooms=(one_film,)).epoch(1))
 
@@ -227,7 +228,7 @@ def test_without_notes_or_with_hidden_ones_none_are_there(data: PreparedData) ->
     source = BatchSource(data, data.task("ihm"), "train", DIMENSIONS, None, 1, CPU)
     for budget in (RESIDENT, MAPPED):
         for stacked in make_fixed(source, 8, budget).epoch(1):
-            assert stacked.note is None and stacked.room.note == () and stacked.of_seed(0).inputs.note is None
+            assert stacked.note is None and not len(stacked.room.note) and stacked.of_seed(0).inputs.note is None
     whole = make_source(data, "ihm")
     hidden = whole.hiding("note", np.flatnonzero(whole.present[:, [0, 2]].all(1))[::2])
     require_all_equal(make_fixed(hidden, 8, MAPPED), 1, hidden)

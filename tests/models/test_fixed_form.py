@@ -16,15 +16,27 @@ from torch.func import functional_call
 
 from baselines import ENTRIES as BASELINES
 from models import ENTRIES
-from models.contract import Batch, Films, ModelEntry, Packed
+from models.contract import Batch, Bounds, Films, ModelEntry, Packed, Slots
 from models.layers import Dropout, EncoderLayer
 from models.noise import Drawn, drawn_from
 from models.room import Room, into_slots
 from models.variants import FLEXCARE
 
-ROOM = Room(ehr=(7,) * 11 + (5,) * 2, cxr=9, note=(6,) * 8 + (3,), joint=(17,) * 9 + (14, 14), film_tokens=4)
-"""More than the batches below need, with slots of nobody in each modality."""
-MORE = Room(ehr=(7,) * 13, cxr=12, note=(6,) * 10 + (5, 4), joint=(18,) * 11, film_tokens=4)
+ROOM = Room(
+    ehr=Bounds((7,) * 11 + (5,) * 2, 60),
+    cxr=9,
+    note=Bounds((6,) * 8 + (3,), 47),
+    joint=Bounds((17,) * 9 + (14, 14), 130),
+    film_tokens=4,
+)
+"""More than the batches below need, with slots of nobody in each modality; samples take less than all modalities."""
+MORE = Room(
+    ehr=Bounds.full((7,) * 13),
+    cxr=12,
+    note=Bounds.full((6,) * 10 + (5, 4)),
+    joint=Bounds.full((18,) * 11),
+    film_tokens=4,
+)
 PRIMARY = ("ehr", "ehr+cxr", "ehr+note", "ehr+cxr+note")
 """Patterns for read-outs that need the series of all samples."""
 
@@ -150,10 +162,9 @@ def filled(batch: Batch, value: float) -> Batch:
     """The fixed batch with `value` wherever nothing is somebody's."""
 
     def sequences(packed: Packed) -> Packed:
-        places = torch.cat([torch.arange(length) for length in packed.layout.lengths])
-        used = packed.layout.used.repeat_interleave(torch.tensor(packed.layout.lengths))
-        assert (places >= used).any()
-        return packed.with_values(packed.values.masked_fill((places >= used)[:, None], value))
+        filler = torch.arange(packed.layout.tokens) >= packed.layout.used.sum()
+        assert filler.any()
+        return packed.with_values(packed.values.masked_fill(filler[:, None], value))
 
     pixels = batch.cxr.pixels.masked_fill((batch.cxr.rows == batch.size)[:, None, None], value)
     cxr = replace(batch.cxr, pixels=pixels)
@@ -177,7 +188,8 @@ def batch_with(content: dict[str, Tensor], like: Batch) -> Batch:
 
     def sequences(name: str) -> Packed:
         layout = getattr(like, name).layout
-        return Packed(content[name], replace(layout, rows=content[f"{name}_rows"], used=content[f"{name}_used"]))
+        own = (content[f"{name}_rows"], content[f"{name}_used"])
+        return Packed(content[name], Slots.end_to_end(layout.bounds, *own, layout.size, layout.joint))
 
     films = Films(content["pixels"], content["films"], like.cxr.joint)
     present, sample = content["present"], content["sample"]

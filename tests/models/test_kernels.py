@@ -18,7 +18,7 @@ from benchmark.registry import models
 from benchmark.throughput.counting import flops
 from benchmark.training.stacked import SeedStack
 from models import fused_attention, fused_linear
-from models.contract import Dimensions, Packed, Slots
+from models.contract import Bounds, Dimensions, Packed, Slots
 from models.encoder import CombinationEncoder
 from models.fused_attention import attend_and_read_within, attend_within, read_within
 from models.layers import EncoderLayer
@@ -30,7 +30,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SEEDS, HEADS, WIDTH, QUESTIONS = 2, 2, 32, 3
 LENGTHS = (70, 40, 33, 5)
 USED = ((70, 33, 1, 5), (69, 40, 0, 0))
-"""A full slot, one with a last block of one token, filler of more than a block, slots of nobody."""
+"""A full slot, one with a last block of one token, bounds of a block more, slots of nobody."""
+TOKENS = 150
+"""Filler of more than a block behind them."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,7 +87,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def slots(used: Tensor) -> Slots:
     rows = torch.where(used > 0, torch.arange(len(LENGTHS), device=DEVICE), len(LENGTHS))
-    return Slots(LENGTHS, rows, used, len(LENGTHS))
+    return Slots.end_to_end(Bounds(LENGTHS, TOKENS), rows, used, len(LENGTHS))
 
 
 def one_by_one(qkv: Tensor, questions: Tensor, used: tuple[int, ...], scale: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,7 +95,7 @@ def one_by_one(qkv: Tensor, questions: Tensor, used: tuple[int, ...], scale: flo
     mixed, answers = torch.zeros_like(qkv[:, :WIDTH]), torch.zeros_like(questions)
     sums = torch.zeros(*questions.shape[:2], HEADS, device=DEVICE)
     start = 0
-    for slot, (length, count) in enumerate(zip(LENGTHS, used, strict=True)):
+    for slot, count in enumerate(used):
         rows = slice(start, start + count)
         for head in range(HEADS if count else 0):
             part = slice(head * WIDTH // HEADS, (head + 1) * WIDTH // HEADS)
@@ -102,13 +104,13 @@ def one_by_one(qkv: Tensor, questions: Tensor, used: tuple[int, ...], scale: flo
             scores = scale * questions[slot][:, part] @ k.T
             answers[slot, :, part] = scores.softmax(-1) @ v
             sums[slot, :, head] = scores.logsumexp(-1)
-        start += length
+        start += count
     return mixed, answers, sums
 
 
 def test_values_and_gradients_are_those_of_attention_slot_by_slot() -> None:
     used = torch.tensor(USED, device=DEVICE)
-    qkv = drawn(SEEDS, sum(LENGTHS), 3 * WIDTH).requires_grad_()
+    qkv = drawn(SEEDS, TOKENS, 3 * WIDTH).requires_grad_()
     questions = drawn(SEEDS, len(LENGTHS), QUESTIONS, WIDTH, seed=1).requires_grad_()
     together = torch.vmap(lambda *own: attend_and_read_within(own[0], own[1], slots(own[2]), HEADS, 0.3, 0.0))
     found = together(qkv, questions, used)
@@ -126,7 +128,7 @@ def test_values_and_gradients_are_those_of_attention_slot_by_slot() -> None:
 def test_seeds_are_computed_as_each_is_alone() -> None:
     """With dropout, several calls in turn, and slots that are the same for all seeds."""
     used = torch.tensor(USED[0], device=DEVICE)
-    qkv, questions = drawn(SEEDS, sum(LENGTHS), 3 * WIDTH), drawn(SEEDS, len(LENGTHS), 20, WIDTH, seed=1)
+    qkv, questions = drawn(SEEDS, TOKENS, 3 * WIDTH), drawn(SEEDS, len(LENGTHS), 20, WIDTH, seed=1)
     bits = torch.randint(-(2**15), 2**15, (SEEDS, 40), dtype=torch.int16, device=DEVICE)
 
     def twice(qkv: Tensor, questions: Tensor, bits: Tensor) -> list[Tensor]:
@@ -141,7 +143,7 @@ def test_seeds_are_computed_as_each_is_alone() -> None:
 
 
 def test_what_is_not_a_number_stays_so() -> None:
-    used, qkv = torch.tensor(USED[0], device=DEVICE), drawn(sum(LENGTHS), 3 * WIDTH)
+    used, qkv = torch.tensor(USED[0], device=DEVICE), drawn(TOKENS, 3 * WIDTH)
     qkv[3] = torch.nan
     assert attend_within(qkv, slots(used), HEADS, 0.3, 0.0)[: USED[0][0]].isnan().all()
     layer = torch.nn.Linear(3 * WIDTH, 8).to(DEVICE)
@@ -151,14 +153,14 @@ def test_what_is_not_a_number_stays_so() -> None:
 def test_strides_that_kernels_would_read_wrongly_are_refused() -> None:
     used = torch.tensor(USED[0], device=DEVICE)
     with pytest.raises(ValueError, match="the features of a row must lie side by side"):
-        attend_within(drawn(3 * WIDTH, sum(LENGTHS)).T, slots(used), HEADS, 0.3, 0.0)
+        attend_within(drawn(3 * WIDTH, TOKENS).T, slots(used), HEADS, 0.3, 0.0)
 
 
 @pytest.mark.slow
 def test_dropout_drops_its_share_and_gradients_are_those_of_the_same_draw() -> None:
     used, rate = torch.tensor(USED[0], device=DEVICE), 0.25
     bits = torch.tensor([3, -7, 11, 13, -17, 19, 23, 29], dtype=torch.int16, device=DEVICE)
-    inputs = [drawn(sum(LENGTHS), 3 * WIDTH), drawn(len(LENGTHS), QUESTIONS, WIDTH, seed=1)]
+    inputs = [drawn(TOKENS, 3 * WIDTH), drawn(len(LENGTHS), QUESTIONS, WIDTH, seed=1)]
     weights: list[Tensor] = []
 
     def value(qkv: Tensor, questions: Tensor) -> Tensor:
@@ -176,7 +178,7 @@ def test_dropout_drops_its_share_and_gradients_are_those_of_the_same_draw() -> N
     )
     along = sum((part * way).sum() for part, way in zip(gradients, direction, strict=True))
     torch.testing.assert_close(along, (ahead - behind) / 2e-2, rtol=2e-2, atol=1e-1)
-    ones = torch.cat([inputs[0][:, : 2 * WIDTH], torch.ones(sum(LENGTHS), WIDTH, device=DEVICE)], 1)
+    ones = torch.cat([inputs[0][:, : 2 * WIDTH], torch.ones(TOKENS, WIDTH, device=DEVICE)], 1)
     kept = []
     for number in range(4):
         with drawn_from(Drawn(bits + number, torch.zeros(0, device=DEVICE))):
@@ -191,14 +193,14 @@ def test_a_layer_and_the_encoder_compute_what_they_compute_without_kernels(plain
     torch.manual_seed(0)
     layer = EncoderLayer(WIDTH, HEADS, 0.0).to(DEVICE)
     used = torch.tensor(USED[0], device=DEVICE)
-    packed = Packed(drawn(sum(LENGTHS), WIDTH), slots(used))
-    real = torch.cat([torch.arange(length, device=DEVICE) < count for length, count in zip(LENGTHS, used, strict=True)])
-    readers = torch.tensor([[0, 1], [70, 71], [110, 110], [143, 144]], device=DEVICE)
+    packed = Packed(drawn(TOKENS, WIDTH), slots(used))
+    real = torch.arange(TOKENS, device=DEVICE) < used.sum()
+    readers = torch.tensor([[0, 1], [70, 71], [103, 103], [104, 105]], device=DEVICE)
     for function in (lambda: layer(packed).values[real], lambda: layer.read(packed, readers)):
         torch.testing.assert_close(function(), plainly(function), rtol=1e-5, atol=1e-5)
     encoder = CombinationEncoder(WIDTH, 2, HEADS, 0.0).to(DEVICE)
     present = torch.tensor([[True, False, True]] * len(LENGTHS), device=DEVICE)
-    streams = [packed, None, Packed(drawn(sum(LENGTHS), WIDTH, seed=3), slots(used))]
+    streams = [packed, None, Packed(drawn(TOKENS, WIDTH, seed=3), slots(used))]
     special = drawn(len(LENGTHS), encoder.mask.specials, WIDTH, seed=4)
 
     def encoded() -> list[Tensor]:
@@ -213,7 +215,7 @@ def test_a_layer_and_the_encoder_compute_what_they_compute_without_kernels(plain
 @pytest.mark.parametrize("rate", [0.0, 0.25])
 def test_in_half_precision_values_and_gradients_differ_by_rounding_alone(rate: float) -> None:
     used, found = torch.tensor(USED[0], device=DEVICE), []
-    content, questions = drawn(sum(LENGTHS), 3 * WIDTH).bfloat16(), drawn(len(LENGTHS), QUESTIONS, WIDTH, seed=1)
+    content, questions = drawn(TOKENS, 3 * WIDTH).bfloat16(), drawn(len(LENGTHS), QUESTIONS, WIDTH, seed=1)
     for dtype in (torch.bfloat16, torch.float32):
         qkv, asked = content.to(dtype).requires_grad_(), questions.clone().requires_grad_()
         with drawn_from(Drawn(torch.arange(8, dtype=torch.int16, device=DEVICE), torch.zeros(0, device=DEVICE))):
@@ -222,14 +224,14 @@ def test_in_half_precision_values_and_gradients_differ_by_rounding_alone(rate: f
         total = sum((part * drawn(*part.shape, seed=2)).sum() for part in results)
         found.append([part.float() for part in (*results, *torch.autograd.grad(total, (qkv, asked)))])
     for half, full in zip(*found, strict=True):
-        assert (half - full).norm() < 1e-2 * full.norm()
+        assert (half - full).norm() < 1.5e-2 * full.norm()
         torch.testing.assert_close(half, full, rtol=5e-2, atol=5e-2)
 
 
 def test_as_many_random_numbers_are_drawn_as_are_counted() -> None:
     used = torch.tensor(USED[0], device=DEVICE)
     with drawn_from(Counting()) as counter:
-        read_within(drawn(sum(LENGTHS), 2 * WIDTH), drawn(4, 1, WIDTH), slots(used), HEADS, 0.3, 0.1)
+        read_within(drawn(TOKENS, 2 * WIDTH), drawn(4, 1, WIDTH), slots(used), HEADS, 0.3, 0.1)
     assert counter.bits_used == 8
 
 
@@ -271,10 +273,10 @@ def test_a_linear_layer_with_what_follows_it(
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=2e-5)
 
 
-def test_products_of_full_slots_are_counted() -> None:
-    used = torch.tensor(LENGTHS, device=DEVICE)
-    qkv = drawn(sum(LENGTHS), 3 * WIDTH).requires_grad_()
-    squares = sum(length**2 for length in LENGTHS) * WIDTH
+def test_products_of_tokens_are_counted_and_none_of_filler() -> None:
+    used = torch.tensor(USED[0], device=DEVICE)
+    qkv = drawn(TOKENS, 3 * WIDTH).requires_grad_()
+    squares = sum(length**2 for length in USED[0]) * WIDTH
     assert flops(lambda: attend_within(qkv, slots(used), HEADS, 0.3, 0.0)) == 2 * 2 * squares
     assert flops(lambda: attend_within(qkv, slots(used), HEADS, 0.3, 0.0).sum().backward()) == (2 + 7) * 2 * squares
 
