@@ -18,7 +18,14 @@ from models.contract import Output
 from models.parts import in_parts, spans_of
 
 EVALUATION_BATCH = 256
-"""Samples an evaluation batch; without influence on the predictions of models whose samples do not couple."""
+"""Least number of samples an evaluation batch; it has no influence on predictions beyond rounding."""
+
+LARGEST_BATCH = 2048
+"""A packed batch takes as long as its some hundred operations take to be launched until there is enough to compute: on
+the largest GPUs at the paper's size, about this many samples."""
+
+BYTES_A_SAMPLE = 8 * 2**20
+"""What a sample of the paper's size takes at most, several times what it takes on average."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,10 @@ def predict(
         UserError: memory does not suffice for parts of one sample.
     """
     model.eval()
-    chunks = _coupled_chunks(len(source), batch_size, permutation) if couples_samples else _plain_chunks(len(source))
+    if couples_samples:
+        chunks = _coupled_chunks(len(source), batch_size, permutation)
+    else:
+        chunks = _plain_chunks(len(source), evaluation_batch(source.device))
     parts, pieces = 1, []
     scalars: dict[str, list[Tensor]] = defaultdict(list)
     with torch.inference_mode():
@@ -93,9 +103,18 @@ def predictions_of(kind: str, logits: np.ndarray, diagnostics: dict[str, float] 
     return Predictions(logits, probability.numpy(), diagnostics or {})
 
 
-def _plain_chunks(n: int) -> list[tuple[np.ndarray, int]]:
-    parts = np.split(np.arange(n), range(EVALUATION_BATCH, n, EVALUATION_BATCH))
-    return [(part, len(part)) for part in parts]
+def evaluation_batch(device: torch.device) -> int:
+    """Samples an evaluation batch where samples do not couple: as many as are useful and go into a quarter of a GPU's
+    memory, whatever else lies there now, so that they are the same in every run; a batch that does not fit after all
+    is computed in parts."""
+    if device.type != "cuda":
+        return EVALUATION_BATCH
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return min(max(memory // 4 // BYTES_A_SAMPLE, EVALUATION_BATCH), LARGEST_BATCH)
+
+
+def _plain_chunks(n: int, size: int) -> list[tuple[np.ndarray, int]]:
+    return [(part, len(part)) for part in np.split(np.arange(n), range(size, n, size))]
 
 
 def _coupled_chunks(n: int, batch_size: int, permutation: int) -> list[tuple[np.ndarray, int]]:

@@ -18,7 +18,7 @@ from benchmark.data.batches import BatchSource, LabelledBatch, Labels
 from benchmark.data.dataset import PreparedData
 from benchmark.training import loop, step
 from benchmark.training.loop import EpochReport, Fitted, Schedule, fit
-from benchmark.training.predict import EVALUATION_BATCH, Predictions, predict
+from benchmark.training.predict import EVALUATION_BATCH, LARGEST_BATCH, Predictions, evaluation_batch, predict
 from models.contract import Batch, Dimensions, Output
 
 SCHEDULE = Schedule(
@@ -217,6 +217,14 @@ def test_every_prediction_lands_on_its_own_sample(coupled, size, batch_size, siz
     ) != coupled  # coupled batches are drawn, not in order
     assert all(len(set(batch)) == len(batch) for batch in model.batches)  # nobody is their own batch mate
     assert predictions.diagnostics == {"size": pytest.approx(np.mean(sizes))}
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(4, EVALUATION_BATCH), (24, 768), (141, LARGEST_BATCH)])
+def test_a_gpu_predicts_as_many_samples_at_a_time_as_its_memory_allows(monkeypatch, gib: int, expected: int) -> None:
+    properties = SimpleNamespace(total_memory=gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert evaluation_batch(torch.device("cuda", 0)) == expected
+    assert evaluation_batch(torch.device("cpu")) == EVALUATION_BATCH
 
 
 def test_evaluation_orders_differ() -> None:
