@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -51,11 +52,14 @@ def prepare_command(
     out, mimic_iv, mimic_cxr, mimic_note = (
         path and path.expanduser() for path in (out, mimic_iv, mimic_cxr, mimic_note)
     )
-    console, known = Console(), out.exists()
+    console, known = Console(), os.path.lexists(out)
     with Steps(console) as steps:
         prepare(mimic_iv, out, mimic_cxr, mimic_note, name, steps, rules)
     if known:
-        typer.echo(f"nothing has changed since {out} was prepared; remove it to prepare it again")
+        typer.echo(
+            f"nothing has changed since {out} was prepared, and none of its files is missing (`bench data check` looks "
+            "into them); remove it to prepare it again"
+        )
         return
     report = (out / "cohort.md").read_text(encoding="utf-8")
     if console.is_terminal:

@@ -191,8 +191,12 @@ def lab_rows(
             .with_columns(inside=_after_admission(), early=~_after_admission())
         )
     else:
+        # Those that name no time at all are too, once, at the patient's first stay.
+        first = pl.col("stay_id") == pl.col("stay_id").min().over("subject_id")
+        own = stays.select("subject_id", "stay_id", "intime", "outtime", first=first)
+        untimed = untimed | (pl.col("time").is_null() & pl.col("charttime").is_null() & pl.col("first"))
         rows = (
-            rows.join(stays.select("subject_id", "stay_id", "intime", "outtime"), on="subject_id")
+            rows.join(own, on="subject_id")
             .with_columns(inside=_within(), early=pl.lit(False))
             .filter(pl.col("inside") | untimed)
         )

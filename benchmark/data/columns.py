@@ -89,8 +89,8 @@ FILLED = {
 ALLOWED = {"icd_version": (9, 10), "hospital_expire_flag": (0, 1), **dict.fromkeys(FINDINGS, (-1, 0, 1))}
 """Values of columns that take few."""
 
-BELOW = {"los": 3650, "StudyTime": 240_000}
-"""Numbers that are wrong from here on: days of a stay, and a time of day HHMMSS.fff."""
+BELOW = {"los": 3650}
+"""Numbers that are wrong from here on: days of a stay."""
 
 CHECKED = {
     name.lower(): name
@@ -108,14 +108,20 @@ def type_of(name: str) -> pl.DataType:
     return pl.Float64() if name in _NUMBERS else pl.String()
 
 
-def parsed(name: str, strict: bool = True) -> pl.Expr:
-    """A column of text as its type. What does not fit raises, or becomes null if not `strict`."""
+def parsed(name: str, strict: bool = True, padded: bool = True) -> pl.Expr:
+    """A column of text as its type. What does not fit raises, or becomes null if not `strict`.
+
+    Args:
+        padded: numbers may stand between blanks.
+    """
     text, kind = pl.col(name), type_of(name)
     if name in TIMES:
-        if name == "dod":
-            text = text.str.slice(0, 10) + " 00:00:00"
+        if name == "dod":  # a date, or one with a time of day, which means nothing
+            text = text.str.replace(r"^(\d{4}-\d\d-\d\d)( \d\d:\d\d:\d\d)?$", "${1} 00:00:00")
         return text.str.to_datetime(_FORMAT, time_unit="us", strict=strict)
-    return text if kind == pl.String else text.str.strip_chars().cast(kind, strict=strict)
+    if kind == pl.String:
+        return text
+    return (text.str.strip_chars() if padded else text).cast(kind, strict=strict)
 
 
 def blank_as_null(frame: pl.DataFrame) -> pl.DataFrame:
@@ -123,16 +129,16 @@ def blank_as_null(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.when(pl.col(pl.String) != "").then(pl.col(pl.String)).name.keep())
 
 
-def typed(frame: pl.DataFrame, table: str, path: Path, before: int = 0) -> pl.DataFrame:
+def typed(frame: pl.DataFrame, table: str, path: Path, before: int = 0, padded: bool = True) -> pl.DataFrame:
     """A table's text as typed columns.
 
     Args:
-        frame: text, blank fields null. before: rows of the file before this frame.
+        frame: text, blank fields null. before: rows of the file before this frame. padded: as in `parsed`.
 
     Raises:
         UserError: a value that does not fit its column, with file, row (1 is the first below the header) and column.
     """
-    frame_typed = frame.select(parsed(name, strict=False) for name in frame.columns)
+    frame_typed = frame.select(parsed(name, strict=False, padded=padded) for name in frame.columns)
     filled, checks = FILLED.get(table, ()), []
     for name in frame.columns:
         text, value = frame[name], frame_typed[name]
@@ -149,12 +155,23 @@ def typed(frame: pl.DataFrame, table: str, path: Path, before: int = 0) -> pl.Da
         if name == "StudyDate":
             date = value.cast(pl.String).str.to_date("%Y%m%d", strict=False)
             checks.append((name, value.is_not_null() & date.is_null(), "is no date YYYYMMDD"))
+            checks.append(_of_other_years(name, date.dt.year()))
+        if name == "StudyTime":
+            seconds, minutes = value % 100, value // 100 % 100
+            wrong = (value < 0) | (value >= 240_000) | (minutes >= 60) | (seconds >= 60)
+            checks.append((name, wrong.fill_null(False), "is no time of day HHMMSS"))
+        if name == "anchor_year":
+            checks.append(_of_other_years(name, value))
         if name in TIMES and table in KEYS:
-            year = value.dt.year()
-            wrong = (year < YEARS[0]) | (year > YEARS[1])
-            checks.append((name, wrong.fill_null(False), f"must lie in the years {YEARS[0]} to {YEARS[1]}"))
+            checks.append(_of_other_years(name, value.dt.year()))
     _raise_first(frame, checks, path, before)
     return frame_typed
+
+
+def _of_other_years(name: str, year: pl.Series) -> tuple[str, pl.Series, str]:
+    """Check of the year of a time."""
+    wrong = (year < YEARS[0]) | (year > YEARS[1])
+    return name, wrong.fill_null(False), f"must lie in the years {YEARS[0]} to {YEARS[1]}"
 
 
 def _kind(name: str) -> str:

@@ -102,7 +102,8 @@ def _count_rows(stream: BinaryIO, path: Path) -> int:
         if fields is None:
             return row
         row += 1
-        header = header or [name.lstrip("\ufeff").strip() for name in fields]
+        if header is None:
+            header = fields = [name.lstrip("\ufeff").strip() for name in fields]
         _check_row(fields, header, lines.quotes, f"{path}: {place}")
 
 
@@ -113,7 +114,8 @@ def _check_row(fields: list[str], header: list[str], quotes: int, place: str) ->
     for name, field in zip(header, fields, strict=True):
         if not field.isascii() and any("\udc80" <= character <= "\udcff" for character in field):
             code = next(ord(character) - 0xDC00 for character in field if "\udc80" <= character <= "\udcff")
-            raise UserError(f"{place}, column {name}: byte 0x{code:02x} is no UTF-8 text; convert the file to UTF-8")
+            column = "" if fields is header else f", column {name}"  # a name with such a byte cannot be shown
+            raise UserError(f"{place}{column}: byte 0x{code:02x} is no UTF-8 text; convert the file to UTF-8")
     if quotes % 2:
         raise UserError(f"{place}: a quotation mark without a partner")
 

@@ -23,12 +23,16 @@ def open_csv(path: Path, **options: Any) -> pl.LazyFrame:
     """
     try:
         frame = pl.scan_csv(path, infer_schema=False, glob=False, **options)
-        frame.collect_schema()
+        header = "".join(frame.collect_schema().names())
     except pl.exceptions.NoDataError as error:
         raise UserError(f"{path} has no header: it is empty") from error
     except (pl.exceptions.PolarsError, OSError) as error:
         require_sound(path)
         raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+    if "\r" in header:
+        raise UserError(f"{path}: its lines end in carriage returns alone; convert them to line feeds")
+    if not header.removeprefix("\ufeff").isprintable():
+        raise UserError(f"{path} is no CSV file: its first line holds what is no text")
     return frame
 
 
@@ -111,25 +115,29 @@ def scanned(frame: pl.LazyFrame) -> Path | None:
     return Path(found[0]) if found else None
 
 
-def located(path: Path | None, table: str, error: Exception) -> UserError:
-    """The reason of a failed query, with the row if it can be found."""
+def located(path: Path | None, table: str, error: Exception, padded: bool = False) -> UserError:
+    """The reason of a failed query, with the row if it can be found.
+
+    Args:
+        padded: numbers may stand between blanks, which the reader of streams does not take.
+    """
     if path is None:
         return UserError(f"table {table} cannot be read: {str(error).splitlines()[0]}")
     try:
-        _search(path, table)
+        _search(path, table, padded)
     except UserError as fault:
         return fault
     return UserError(f"{path} cannot be read: {str(error).splitlines()[0]}")
 
 
-def _search(path: Path, table: str) -> None:
+def _search(path: Path, table: str, padded: bool) -> None:
     """Raise a UserError for the first value that does not fit its column, or for the row where the file is broken."""
     before = 0
     frame = open_csv(path)
     names = {found: name for found in frame.collect_schema().names() if (name := CHECKED.get(_plain(found)))}
     try:
         for text in frame.select(pl.col(found).alias(name) for found, name in names.items()).collect_batches():
-            typed(blank_as_null(text), table, path, before)
+            typed(blank_as_null(text), table, path, before, padded)
             before += text.height
     except (pl.exceptions.PolarsError, OSError):
         pass  # the file itself is broken

@@ -8,6 +8,9 @@ from benchmark.data.channels import items
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.rules import Rules
 
+DICTIONARIES = {"icu/chartevents": "icu/d_items", "hosp/labevents": "hosp/d_labitems"}
+"""The table that names the items of each table of events."""
+
 
 def check_dictionaries(raw: RawMimic, rules: Rules = Rules()) -> dict[str, list[str]]:
     """Compares the channel table with the files' own item dictionaries.
@@ -17,7 +20,7 @@ def check_dictionaries(raw: RawMimic, rules: Rules = Rules()) -> dict[str, list[
         and pH items of the laboratory that no channel reads, for a person to consider.
     """
     found: dict[str, list[str]] = {"missing": [], "renamed": [], "unlisted": []}
-    for table, dictionary in (("icu/chartevents", "icu/d_items"), ("hosp/labevents", "hosp/d_labitems")):
+    for table, dictionary in DICTIONARIES.items():
         if not raw.has(dictionary):
             continue
         labels = dict(collect(raw.scan(dictionary, ["itemid", "label"]), dictionary).rows())

@@ -23,9 +23,10 @@ import polars as pl
 
 from benchmark.data import cleaning
 from benchmark.data.channels import items
-from benchmark.data.dictionaries import check_dictionaries
+from benchmark.data.dictionaries import DICTIONARIES, check_dictionaries
 from benchmark.data.measures import CODE, KEPT
 from benchmark.data.raw import RawMimic, batches
+from benchmark.data.request import code
 from benchmark.data.rules import Rules
 from benchmark.data.tally import Tally
 from benchmark.errors import UserError
@@ -115,6 +116,7 @@ def extract_events(
     key = _key(raw, table, rules)
     if (folder / DONE).is_file() and json.loads((folder / DONE).read_text(encoding="utf-8"))["key"] == key:
         return Events.open(folder)
+    dictionary = check_dictionaries(raw, rules)  # before the long part, which a fault in them would waste
     _clear(folder)
     spill = folder / _SPILL
     spill.mkdir(parents=True)
@@ -126,16 +128,16 @@ def extract_events(
     files, report = _judge(table, buckets, folder, rules, notify)
     shutil.rmtree(spill)
     read = {table: raw.rows[table] for table in (CHART, LABS) if table in raw.rows}
-    report |= {"read": read, "dictionary": check_dictionaries(raw, rules)}
+    report |= {"read": read, "dictionary": dictionary}
     content = {"key": key, "buckets": files, "report": report}
     replace_text(folder / DONE, json.dumps(content, indent=2) + "\n")
     return Events.open(folder)
 
 
 def _key(raw: RawMimic, stays: pl.DataFrame, rules: Rules) -> str:
-    """Names files, stays and rules, so that events are not taken for those of other ones."""
-    digest = hashlib.sha256(repr(rules).encode())
-    for table in (CHART, LABS):
+    """Names code, files, stays and rules, so that events are not taken for those of other ones."""
+    digest = hashlib.sha256(f"{code()} {rules!r}".encode())
+    for table in (CHART, LABS, *DICTIONARIES.values()):
         path = raw.path(table)
         stat = path.stat() if path else None
         digest.update(f"{path} {stat and (stat.st_size, stat.st_mtime_ns)}".encode())

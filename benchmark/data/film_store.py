@@ -1,8 +1,9 @@
 """All films of a data set in one memory-mapped array, written by all cores, resumable.
 
 `films/pixels.npy` holds the readable films in the order they were given. While it grows it is `.pixels.part`; a journal
-beside it says after every block of films which of them are in it, with a checksum of the block's bytes. A call that was
-killed goes on after the last block whose bytes agree with the journal; what came after that is written anew.
+beside it says after every block of films which of them are in it, with a checksum of the block's bytes and a hash of
+the size and time of change of its files. A call that was killed goes on after the last block whose bytes and files
+agree with the journal; what came after that is written anew.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ _TELLING = 20
 
 _FILM_BYTES = SIDE * SIDE
 
+_ASKING = 16
+"""Files whose state is asked for at a time."""
+
 _HEADER = 128
 """Bytes of the header: padded, so the same for any number of films."""
 
@@ -62,10 +66,15 @@ class WrittenFilms:
 
 @dataclass
 class _Journal:
-    """What is known to be in the store: number of films looked at and stored, and reasons of those left out."""
+    """What is known to be in the store: number of films looked at and stored, and reasons of those left out.
+
+    Attributes:
+        key: first line, of what decides about all films. stamps: (films,) of the file of each as it is now.
+    """
 
     path: Path
     key: str
+    stamps: Sequence[str]
     looked_at: int = 0
     stored: int = 0
     reasons: dict[int, str] = field(default_factory=dict)
@@ -86,16 +95,24 @@ class _Journal:
             for line in self._earlier():
                 block = json.loads(line)
                 stored = file.read((block["films"] - len(block["bad"])) * _FILM_BYTES)
-                if zlib.crc32(stored) != block["crc"]:
+                if zlib.crc32(stored) != block["crc"] or self._seen(block["films"]) != block["seen"]:
                     break
                 self.add(line)
 
-    def recall(self, target: Path, films: int) -> bool:
+    def recall(self, target: Path) -> bool:
         """Take in all blocks of an earlier call that has finished; False if there was none for the same films."""
         for line in self._earlier():
+            block = json.loads(line)
+            if self._seen(block["films"]) != block["seen"]:
+                return False
             self.add(line)
         size = _HEADER + self.stored * _FILM_BYTES
-        return bool(self.lines or not films) and self.looked_at == films and target.stat().st_size == size
+        return self.looked_at == len(self.stamps) and target.stat().st_size == size
+
+    def _seen(self, films: int) -> str:
+        """Hash of the files of the next films, in whatever state they are."""
+        stamps = self.stamps[self.looked_at : self.looked_at + films]
+        return hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:16]
 
     def _earlier(self) -> list[str]:
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
@@ -109,7 +126,8 @@ class _Journal:
     def append(self, films: Sequence[np.ndarray | str], stored: bytes) -> None:
         """Note a block: pixels or, for films that cannot be used, the reason."""
         bad = {str(position): film for position, film in enumerate(films) if isinstance(film, str)}
-        self.add(json.dumps({"films": len(films), "bad": bad, "crc": zlib.crc32(stored)}))
+        block = {"films": len(films), "bad": bad, "crc": zlib.crc32(stored), "seen": self._seen(len(films))}
+        self.add(json.dumps(block))
         with self.path.open("a", encoding="utf-8") as file:
             file.write(self.lines[-1] + "\n")
             file.flush()
@@ -139,14 +157,15 @@ def write_films(
     folder.mkdir(parents=True, exist_ok=True)
     part, target = folder / ".pixels.part", folder / "pixels.npy"
     expected = [None if sums is None else sums.get(_tail(path)) for path in paths]
-    key = _key(paths, expected, rules)
-    journal = _Journal(folder / "journal.jsonl", key)
+    # Before they are read: a file that changes in between is taken for another one by the next call.
+    known = (folder / "journal.jsonl", _key(paths, expected, rules), _stamps(paths))
+    journal = _Journal(*known)
     if part.is_file():
         journal.resume(part)
-    elif target.is_file() and journal.recall(target, len(paths)):
+    elif target.is_file() and journal.recall(target):
         return _written(journal, len(paths), notify)
     else:
-        journal = _Journal(journal.path, key)
+        journal = _Journal(*known)
     _require_room(folder, (len(paths) - journal.looked_at) * _FILM_BYTES)
     journal.save()
     with part.open("r+b" if part.is_file() else "w+b") as file:
@@ -256,6 +275,20 @@ def _key(paths: Sequence[Path], expected: Sequence[str | None], rules: Rules) ->
     return content.hexdigest()
 
 
+def _stamps(paths: Sequence[Path]) -> list[str]:
+    """Size and time of change of each file; what is no file has none."""
+
+    def stamp(path: Path) -> str:
+        try:
+            found = path.stat()
+        except OSError:
+            return ""
+        return f"{found.st_size} {found.st_mtime_ns}"
+
+    with ThreadPoolExecutor(_ASKING) as pool:  # over a network an answer takes long, and many are given at once
+        return list(pool.map(stamp, paths))
+
+
 def _tail(path: Path) -> str:
     return "/".join(path.parts[-4:])
 
@@ -263,7 +296,7 @@ def _tail(path: Path) -> str:
 def _require_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise UserError(f"the films need {size / 1e9:,.1f} GB more in {folder}; {free / 1e9:,.1f} GB are free")
+        raise UserError(f"the films need {size / 1e6:,.1f} MB more in {folder}; {free / 1e6:,.1f} MB are free")
 
 
 def _write_header(file: BinaryIO, films: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmark.errors import UserError
@@ -18,15 +18,22 @@ CONTENT = ("samples", "redraw", "series", "films", "notes/texts.parquet", "stand
 def fingerprint(folder: Path, content: Sequence[str] = CONTENT) -> str:
     """SHA-256 over names and hashes of the content files."""
     total = hashlib.sha256()
+    for file in _files(folder, content):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{file.relative_to(folder).as_posix()}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def sizes(folder: Path, content: Sequence[str] = CONTENT) -> dict[str, int]:
+    """Bytes of the content files, by name."""
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in _files(folder, content)}
+
+
+def _files(folder: Path, content: Sequence[str]) -> Iterator[Path]:
     for entry in content:
         path = folder / entry
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file():
-                with file.open("rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                total.update(f"{file.relative_to(folder).as_posix()}\0{digest}\n".encode())
-    return total.hexdigest()
+        yield from (file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.is_file())
 
 
 def check_fingerprint(folder: Path, written: str) -> None:

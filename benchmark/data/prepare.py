@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from benchmark.code_version import code_version
 from benchmark.data.audit import audit_folder, require_sound, write_audit
 from benchmark.data.audit.evidence import write_event_hours, write_origins
 from benchmark.data.film_list import NO_FILE, NO_TIME
 from benchmark.data.film_store import read_sums, write_films
-from benchmark.data.fingerprint import FORMAT, fingerprint
+from benchmark.data.fingerprint import FORMAT, fingerprint, sizes
 from benchmark.data.labels import films_from
 from benchmark.data.people import write_people
 from benchmark.data.raw import TABLES, RawMimic
@@ -26,7 +25,7 @@ from benchmark.data.redraw import stay_films, write_stay_films
 from benchmark.data.release import Identities, content_fingerprint, oddities, release
 from benchmark.data.report import cohort_report, markdown
 from benchmark.data.request import FILE as REQUEST_FILE
-from benchmark.data.request import SOURCES, existing, request, simulation
+from benchmark.data.request import code, existing, request, simulation
 from benchmark.data.rules import Rules
 from benchmark.data.samples import Rows, Sampled, cuts_of, has_truth, number_samples, truth_of
 from benchmark.data.series import Progress, SeriesIndex, write_series
@@ -64,11 +63,11 @@ def prepare(
     """
     out = Path(os.path.abspath(out))
     raw = RawMimic(Path(mimic_iv), mimic_cxr and Path(mimic_cxr), mimic_note and Path(mimic_note))
-    if out.exists():
+    if os.path.lexists(out):  # also a link to nothing, in whose place no folder can be put
         return existing(out, raw, rules, name)
     raw.require_needed()
     asked = request(raw, rules)
-    with workplace(out, asked) as place, Identities(raw) as identities:
+    with workplace(out) as place, Identities(raw) as identities:
         manifest = _prepare(raw, place, name or _default_name(raw), progress or (lambda *_: None), rules, identities)
         replace_text(place.data / REQUEST_FILE, json.dumps(asked, indent=2) + "\n")
     return manifest
@@ -270,8 +269,9 @@ def _describe(
         "name": name,
         "simulated": raw.marker() is not None,
         "source": _source(sources, identities),
-        "code": code_version(SOURCES),
+        "code": code(),
         "fingerprint": fingerprint(folder),
+        "content": sizes(folder),
         "profile": sources.rules.profile,
         "rules": asdict(sources.rules),
         "patients": sources.facts["patients"],

@@ -172,7 +172,7 @@ class RawMimic:
             # All columns, since the reader passes over fields too many where it need not read to the end of rows.
             text = frame.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise located(path, table, error) from error
+            raise located(path, table, error, padded=True) from error
         # It fills rows that are too short with nulls. They can only be where the last column is null.
         if text[last].null_count() and table != "note/discharge" and require_sound(path) != text.height:
             raise UserError(f"{path}: rows cannot be told apart, probably for quotation marks in the wrong place")

@@ -45,13 +45,13 @@ def release(raw: RawMimic) -> str:
     if known:
         return known[0]
     tables = [table for table in _PROVIDERS if raw.has(table)]
-    later = [_PROVIDERS[table] in raw.columns(table) for table in tables]
+    later = [_PROVIDERS[table] in map(str.lower, raw.columns(table)) for table in tables]
     if not any(later):
         return "2.0 or 2.1, not complete"
     if not all(later):
         return "unknown: some tables have the columns of 2.2 and some have not"
     groups = pl.col("anchor_year_group")
-    if "anchor_year_group" in raw.columns("hosp/patients"):
+    if "anchor_year_group" in map(str.lower, raw.columns("hosp/patients")):
         frame = raw.scan("hosp/patients", ["anchor_year_group"]).select(groups.str.slice(0, 4).max())
         first = collect(frame, "hosp/patients").item()
         if first is not None and first >= "2020":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.code_version import code_version
-from benchmark.data.fingerprint import FORMAT
+from benchmark.data.fingerprint import FORMAT, sizes
 from benchmark.data.raw import RawMimic
 from benchmark.data.release import sha256, stamps
 from benchmark.data.rules import Rules
@@ -20,11 +20,16 @@ SOURCES = ("benchmark/random.py", "benchmark/data", "benchmark/tasks")
 FILE = Path("private") / "request.json"
 
 
+def code() -> str:
+    """Version of the code that a data set depends on."""
+    return code_version(SOURCES)
+
+
 def request(raw: RawMimic, rules: Rules) -> dict[str, Any]:
     """What decides about the content of a data set; files by size and time of change, wherever they lie."""
     return {
         "rules": asdict(rules),
-        "code": code_version(SOURCES),
+        "code": code(),
         "files": {table: list(stamp) for table, stamp in stamps(raw).items()},
         "simulation": simulation(raw),
     }
@@ -37,9 +42,9 @@ def simulation(raw: RawMimic) -> dict[str, Any] | None:
 
 
 def existing(out: Path, raw: RawMimic, rules: Rules, name: str | None) -> dict[str, Any]:
-    """The manifest of a data set that was made from the same files by the same rules and code.
+    """The manifest of a data set that was made from the same files by the same rules and code, and is complete.
 
-    Films are not looked at again.
+    Raw films are not looked at again, and of the data set's own files only how large they are.
 
     Args:
         name: None: whatever its name.
@@ -62,6 +67,9 @@ def existing(out: Path, raw: RawMimic, rules: Rules, name: str | None) -> dict[s
         changes.append(f"name: {manifest['name']} then, {name} now")
     if changes:
         raise UserError(f"{refusal}. It was prepared differently:\n" + "\n".join(f"  {line}" for line in changes))
+    damaged = [name for name, size in manifest["content"].items() if sizes(out, [name]) != {name: size}]
+    if damaged:
+        raise UserError(f"{out} is damaged: {', '.join(damaged)} missing or cut; remove it to prepare it again")
     return manifest
 
 
@@ -69,7 +77,7 @@ def _changes(manifest: dict[str, Any], out: Path, raw: RawMimic, rules: Rules) -
     changes = []
     now, then = asdict(rules), manifest["rules"]
     changes += [f"rule {rule}: {then.get(rule)} then, {now[rule]} now" for rule in now if now[rule] != then.get(rule)]
-    if manifest["code"] != code_version(SOURCES):
+    if manifest["code"] != code():
         changes.append("the part of this program that prepares data has changed")
     if manifest["source"]["simulation"] != simulation(raw):
         changes.append("SIMULATED.json has changed")

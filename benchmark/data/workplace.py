@@ -1,25 +1,24 @@
 """Where a data set is made: a hidden folder beside its final place, for one process at a time.
 
 Long steps put their results there, so that a call that was killed can be made again and goes on after the last step
-that it finished. The data set itself is built in a folder of its own, which takes its name only when all is done.
+that it finished. Each step knows by itself whether what it finds there was made from the same files by the same rules,
+so that what a repaired file does not touch is not done again. The data set itself is built in a folder of its own,
+which takes its name only when all is done.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark.errors import UserError
-from benchmark.files import replace_text
 from benchmark.locks import acquire
 
-_LOCK, _REQUEST, _DATA = "lock", "request.json", "data"
+_LOCK, _DATA = "lock", "data"
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,8 @@ class Workplace:
 
 
 @contextmanager
-def workplace(out: Path, request: dict[str, Any]) -> Iterator[Workplace]:
-    """Build `out` in a `with` block; it appears when the block ends without an error.
-
-    Args:
-        out: the data set. request: what it is made from. Results of steps that were made for another request are
-            thrown away.
+def workplace(out: Path) -> Iterator[Workplace]:
+    """Build `out`, the data set, in a `with` block; it appears when the block ends without an error.
 
     Raises:
         UserError: another process is preparing `out`.
@@ -73,10 +68,10 @@ def workplace(out: Path, request: dict[str, Any]) -> Iterator[Workplace]:
     lock = _locked(folder, out)
     place = Workplace(folder)
     try:
-        _begin(place, request)
+        _begin(place)
         try:
             yield place
-            if out.exists():
+            if os.path.lexists(out):
                 raise UserError(f"{out} exists already; choose another name or remove it")
             place.data.rename(out)
         except UserError as fault:
@@ -104,14 +99,7 @@ def _locked(folder: Path, out: Path) -> int:
     return lock
 
 
-def _begin(place: Workplace, request: dict[str, Any]) -> None:
-    text = json.dumps(request, sort_keys=True, indent=1) + "\n"
-    file = place.folder / _REQUEST
-    if not file.is_file() or file.read_text(encoding="utf-8") != text:
-        for entry in place.folder.iterdir():
-            if entry.name != _LOCK:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        replace_text(file, text)
+def _begin(place: Workplace) -> None:
     if place.data.exists():
         shutil.rmtree(place.data)
     place.data.mkdir(mode=0o700)

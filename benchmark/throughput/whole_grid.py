@@ -21,7 +21,8 @@ TABLE3 = (
     "step + validation samples / inference samples a second). Epochs, seeds and batch size are the protocol's, steps "
     "and samples those of the paper's Table 2 (70 % of training, 10 % of validation). Computed from the medians of the "
     "measured steps; the making of batches, the tests at the end and the note encoder are not in it, and neither is "
-    "that a few steps of the fixed form in a hundred are done in two rooms. Runs predict 256 samples at a time, or more, as a GPU's memory allows.",
+    "that a few steps of the fixed form in a hundred are done in two rooms. Runs "
+    "predict 256 samples at a time, or more, as a GPU's memory allows.",
 )
 
 

@@ -102,10 +102,12 @@ def test_a_killed_call_goes_on_where_it_was(tmp_path, counted) -> None:
     assert journals[0] == journals[1]
 
 
-@pytest.mark.parametrize("fault", ["flipped byte", "short file", "torn journal", "no journal"])
+@pytest.mark.parametrize("fault", ["flipped byte", "short file", "another film", "torn journal", "no journal"])
 def test_a_damaged_part_is_decoded_again(tmp_path, counted, monkeypatch, fault: str) -> None:
     paths, out = made(tmp_path, 12), tmp_path / "out"
-    whole = write_films(paths, tmp_path / "fresh", threads=1)
+    if fault == "another film":  # as while an archive is still being copied
+        paths[6].rename(tmp_path / "kept")
+        paths[6].write_bytes((tmp_path / "kept").read_bytes()[:-100])
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_films(paths, out, threads=1)
@@ -120,13 +122,16 @@ def test_a_damaged_part_is_decoded_again(tmp_path, counted, monkeypatch, fault: 
         part.write_bytes(data)
     elif fault == "short file":
         os.truncate(part, 128 + 9 * 65536)
+    elif fault == "another film":
+        (tmp_path / "kept").replace(paths[6])
     elif fault == "torn journal":
         journal.write_text(journal.read_text()[:-10])
     else:
         journal.unlink()
     written = write_films(paths, out, threads=1)
-    first = {"flipped byte": 4, "short file": 8, "torn journal": 8, "no journal": 0}[fault]
+    first = {"flipped byte": 4, "short file": 8, "another film": 4, "torn journal": 8, "no journal": 0}[fault]
     assert again == paths[first:]
+    whole = write_films(paths, tmp_path / "fresh", threads=1)
     assert written.rows.tolist() == whole.rows.tolist()
     np.testing.assert_array_equal(stored(out), stored(tmp_path / "fresh"))
 
@@ -180,7 +185,7 @@ def test_checksums_of_other_files_are_told_apart_from_damage(tmp_path, counted) 
 def test_a_full_disk_is_found_before_the_work(tmp_path, monkeypatch) -> None:
     usage = film_store.shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(film_store.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(UserError, match=r"need 0\.0 GB more"):
+    with pytest.raises(UserError, match=r"need 0\.1 MB more in .*; 0\.0 MB are free"):
         write_films(made(tmp_path, 1), tmp_path)
 
 
@@ -189,5 +194,5 @@ def test_the_journal_names_no_film(tmp_path) -> None:
     (tmp_path / "12345.jpg").write_text("x")
     write_films([*paths, tmp_path / "12345.jpg"], tmp_path)
     key, *blocks = (tmp_path / "films" / "journal.jsonl").read_text().splitlines()
-    assert len(key) == 64 and [sorted(json.loads(block)) for block in blocks] == [["bad", "crc", "films"]]
+    assert len(key) == 64 and [sorted(json.loads(block)) for block in blocks] == [["bad", "crc", "films", "seen"]]
     assert "12345" not in "".join(blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -144,6 +145,37 @@ def test_finished_steps_of_another_request_are_thrown_away(raw_paths, first, tmp
     steps = []
     prepare(**raw_paths, out=out, progress=lambda what, *_: steps.append(what))
     assert "chart events" in steps and content(out) == content(first)
+
+
+def test_a_repaired_table_costs_no_step_that_does_not_read_it(first, tmp_path) -> None:
+    paths, steps = small_hospital().write(tmp_path / "raw"), []
+    films = paths["mimic_cxr"] / "mimic-cxr-2.0.0-metadata.csv.gz"
+    whole = films.read_bytes()
+    films.write_bytes(gzip.compress(gzip.decompress(whole).replace(b",21", b",99", 1)))
+    with pytest.raises(
+        UserError, match=r"(?s)column StudyDate: '99.*Finished steps are kept in .*; the same call goes on from there"
+    ):
+        prepare(**paths, out=tmp_path / "data")
+    films.write_bytes(whole)
+    prepare(**paths, out=tmp_path / "data", progress=lambda what, *_: steps.append(what))
+    assert "chart events" not in steps
+    samples = [(folder / "samples/ihm.parquet").read_bytes() for folder in (first, tmp_path / "data")]
+    assert samples[0] == samples[1]
+
+
+def test_a_damaged_data_set_is_not_taken_for_a_finished_one(raw_paths, first, tmp_path) -> None:
+    out = Path(shutil.copytree(first, tmp_path / "data"))
+    os.truncate(out / "series/values.npy", 200)
+    (out / "samples/ihm.parquet").unlink()
+    with pytest.raises(UserError, match=r"is damaged: samples/ihm.parquet, series/values.npy missing or cut"):
+        prepare(**raw_paths, out=out)
+
+
+def test_a_link_to_nothing_is_refused_before_the_work(raw_paths, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(prepare_module, "read_sources", refuse_work)
+    (tmp_path / "data").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="data exists already; choose another name or remove it"):
+        prepare(**raw_paths, out=tmp_path / "data")
 
 
 def stop(*_: object) -> None:

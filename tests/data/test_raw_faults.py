@@ -87,13 +87,20 @@ FAULTS: dict[str, tuple[str, Harm, str]] = {
     "length": (STAYS, cell(3, 7, b"long"), r"row 3, column los: 'long' is no number"),
     "age": (PATIENTS, cell(4, 2, b"sixty"), r"row 4, column anchor_age: 'sixty' is no whole number"),
     "death": (PATIENTS, cell(4, 5, b"03/01/2150"), r"row 4, column dod: '03/01/2150' is no date"),
+    "death and more": (PATIENTS, cell(4, 5, b"2150-01-01junk"), r"row 4, column dod: '2150-01-01junk' is no date"),
+    "padded chart item": (CHART, cell(5, 6, b"220277 "), r"row 5, column itemid: '220277 ' is no whole number"),
     "flag": (ADMISSIONS, cell(3, 8, b"7"), r"row 3, column hospital_expire_flag: '7' must be 0, 1"),
     "ICD version": (DIAGNOSES, cell(2, 4, b"11"), r"row 2, column icd_version: '11' must be 9, 10"),
     "finding": (CHEXPERT, cell(2, 5, b"2.0"), r"row 2, column .*: '2.0' must be -1, 0, 1"),
     "endless stay": (STAYS, cell(3, 7, b"inf"), r"row 3, column los: 'inf' is no finite number"),
     "stay of a century": (STAYS, cell(3, 7, b"36500"), r"row 3, column los: '36500' must be below 3,650"),
     "day of a film": (METADATA, cell(2, 4, b"21501399"), r"row 2, column StudyDate: '21501399' is no date"),
-    "time of a film": (METADATA, cell(2, 5, b"250000.0"), r"row 2, column StudyTime: '250000.0' must be below 240,000"),
+    "year of a film": (METADATA, cell(2, 4, b"10010101"), r"row 2, column StudyDate: '10010101' must lie in the years"),
+    "time of a film": (METADATA, cell(2, 5, b"250000.0"), r"row 2, column StudyTime: '250000.0' is no time of day"),
+    "time before midnight": (METADATA, cell(2, 5, b"-93000"), r"row 2, column StudyTime: '-93000' is no time of day"),
+    "99 minutes": (METADATA, cell(2, 5, b"129959"), r"row 2, column StudyTime: '129959' is no time of day HHMMSS"),
+    "61 seconds": (METADATA, cell(2, 5, b"235961.5"), r"row 2, column StudyTime: '235961.5' is no time of day"),
+    "year 0 of a patient": (PATIENTS, cell(4, 3, b"0"), r"row 4, column anchor_year: '0' must lie in the years"),
     # blanks where there must be something
     "blank stay": (STAYS, cell(2, 2, b""), r"row 2, column stay_id: blank must not be blank"),
     "blank begin": (STAYS, cell(2, 5, b""), r"row 2, column intime: blank"),
@@ -135,6 +142,16 @@ FAULTS: dict[str, tuple[str, Harm, str]] = {
     "no chart rows": (CHART, keep(1), r"chartevents.csv has a header but no rows"),
     "nothing": (STAYS, keep(0), r"icustays.csv has no header"),
     "no byte of labs": (LABS, keep(0), r"labevents.csv has no header"),
+    "carriage returns": (
+        LABS,
+        lambda lines: lines.__setitem__(slice(None), [b"".join(lines).replace(b"\n", b"\r")]),
+        r"labevents.csv.*: its lines end in carriage returns alone",
+    ),
+    "another format": (
+        LABS,
+        lambda lines: lines.insert(0, b"\x28\xb5\x2f\xfd\x00\x01"),
+        r"labevents.csv.*(is no CSV|: header: byte 0xb5)",
+    ),
 }
 
 
