@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.files import system_fault
 from benchmark.locks import acquire
 
 _LOCK, _DATA = "lock", "data"
@@ -74,18 +75,22 @@ def workplace(out: Path) -> Iterator[Workplace]:
             if os.path.lexists(out):
                 raise UserError(f"{out} exists already; choose another name or remove it")
             place.data.rename(out)
+        except OSError as fault:  # names no file where a library or the system's limits refuse to write on
+            raise UserError(f"{out} cannot be prepared in {folder}: {system_fault(fault)}{_kept(place)}") from fault
         except UserError as fault:
-            if place.worth_keeping():
-                raise UserError(
-                    f"{fault}\nFinished steps are kept in {folder}; the same call goes on from there."
-                ) from fault
-            raise
+            raise UserError(f"{fault}{_kept(place)}") from fault
         finally:
             shutil.rmtree(place.data, ignore_errors=True)
             if out.exists() or not place.worth_keeping():
                 shutil.rmtree(folder)
     finally:
         os.close(lock)
+
+
+def _kept(place: Workplace) -> str:
+    if not place.worth_keeping():
+        return ""
+    return f"\nFinished steps are kept in {place.folder}; the same call goes on from there."
 
 
 def _locked(folder: Path, out: Path) -> int:

@@ -163,6 +163,15 @@ def test_rows_without_a_time_are_counted():
     assert [verdict for *_, verdict in seen(rows, "chart", REF)] == [NO_TIME]
 
 
+def test_labs_without_a_time_are_counted_once_whoever_they_name():
+    """Of a patient of two stays."""
+    rows = [raw(None, GLUCOSE, "60", hadm_id=100), raw(None, GLUCOSE, "61", hadm_id=None), raw(1, GLUCOSE, "62")]
+    found = sorted((value, verdict) for _, _, value, verdict in seen(rows, "lab"))
+    assert found == [(60, NO_TIME), (61, NO_TIME), (62, KEPT)]
+    published = seen(rows, "lab", PUBLISHED)
+    assert [(value, verdict) for _, _, value, verdict in published if verdict == NO_TIME] == [(60, NO_TIME)]
+
+
 def test_labs_of_a_stay():
     rows = [
         raw(0, GLUCOSE, "150", hadm_id=None),

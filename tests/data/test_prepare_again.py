@@ -163,6 +163,16 @@ def test_a_repaired_table_costs_no_step_that_does_not_read_it(first, tmp_path) -
     assert samples[0] == samples[1]
 
 
+def test_a_file_that_cannot_be_written_is_placed(raw_paths, tmp_path) -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); " + COMMAND[2]
+    options = [f"--{name.replace('_', '-')}={path}" for name, path in raw_paths.items()]
+    done = subprocess.run(
+        [*COMMAND[:2], code, "prepare", *options, str(tmp_path / "data")], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and f"{tmp_path / 'data'} cannot be prepared in" in done.stderr
+    assert "File too large" in done.stderr and not (tmp_path / "data").exists()
+
+
 def test_a_damaged_data_set_is_not_taken_for_a_finished_one(raw_paths, first, tmp_path) -> None:
     out = Path(shutil.copytree(first, tmp_path / "data"))
     os.truncate(out / "series/values.npy", 200)
