@@ -47,6 +47,8 @@ class Slope(nn.Module):
 class FakeSource:
     """A binary task of eight positive samples, each worth a gradient of -0.5 at level 0."""
 
+    device, dimensions = torch.device("cpu"), SimpleNamespace(width=16)
+
     def __init__(self, name: str, log: list[str], size: int = 8) -> None:
         self.task = SimpleNamespace(
             task=SimpleNamespace(name=name, kind="binary", metrics=("first", "second", "third"))
@@ -223,8 +225,8 @@ def test_every_prediction_lands_on_its_own_sample(coupled, size, batch_size, siz
 def test_a_gpu_predicts_as_many_samples_at_a_time_as_its_memory_allows(monkeypatch, gib: int, expected: int) -> None:
     properties = SimpleNamespace(total_memory=gib * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    assert evaluation_batch(torch.device("cuda", 0)) == expected
-    assert evaluation_batch(torch.device("cpu")) == EVALUATION_BATCH
+    assert evaluation_batch(torch.device("cuda", 0), 128) == expected
+    assert [evaluation_batch(torch.device("cpu"), width) for width in (16, 32, 128, 768)] == [256, 256, 64, 32]
 
 
 def test_evaluation_orders_differ() -> None:
