@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import polars as pl
 
+from benchmark.data.diagnoses import read_diagnoses
 from benchmark.data.discretiser import TOLERANCE
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.rules import Rules
@@ -86,7 +86,7 @@ def build_cohort(raw: RawMimic, rules: Rules = Rules()) -> Cohort:
     reason = "los is zero or negative, or outtime is blank or not after intime"
     stays = selection.apply(positive, "length of stay above zero", reason)
     if rules.diagnoses == "joined_with_dictionary":
-        coded = stays[stays.hadm_id.isin(read_diagnoses(raw, stays, rules).hadm_id)]
+        coded = stays[stays.hadm_id.isin(read_diagnoses(raw, stays, admissions, rules)[0].hadm_id)]
         stays = selection.apply(coded, "known diagnosis", "no diagnosis whose code is in d_icd_diagnoses")
     stays = stays.sort_values("stay_id", ignore_index=True)
     admissions["start"] = admissions.admittime
@@ -165,19 +165,3 @@ def _next_admission(stays: pd.DataFrame, admissions: pd.DataFrame) -> np.ndarray
         allow_exact_matches=False,
     )
     return found.set_index("place").admittime.reindex(np.arange(len(stays))).to_numpy()
-
-
-def read_diagnoses(raw: RawMimic, stays: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
-    """Coded diagnoses of the stays' admissions: hadm_id, icd_code (stripped), icd_version; duplicates removed.
-
-    Args:
-        raw: the raw files. rules: with `diagnoses=joined_with_dictionary` only codes that the dictionary has, in
-            whatever version. stays: subject_id, hadm_id.
-    """
-    frame = raw.scan("hosp/diagnoses_icd", ["subject_id", "hadm_id", "icd_code", "icd_version"])
-    wanted = pl.from_pandas(stays[["subject_id", "hadm_id"]].drop_duplicates()).lazy()
-    frame = frame.filter(pl.col("icd_code").is_not_null()).join(wanted, on=["subject_id", "hadm_id"], how="semi")
-    if rules.diagnoses == "joined_with_dictionary":
-        frame = frame.join(raw.scan("hosp/d_icd_diagnoses", ["icd_code"]), on="icd_code", how="semi")
-    frame = frame.select("hadm_id", pl.col("icd_code").str.strip_chars(), "icd_version").unique()
-    return collect(frame.sort("hadm_id", "icd_version", "icd_code"), "hosp/diagnoses_icd").to_pandas()

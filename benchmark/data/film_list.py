@@ -35,21 +35,30 @@ def study_time(date: pl.Expr, time: pl.Expr) -> pl.Expr:
 CODED_VIEW = "ViewCodeSequence_CodeMeaning"
 
 
-def read_films(raw: RawMimic, rules: Rules = Rules()) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All anterior-posterior films that have a time and a file, and those that lack one.
+VIEWS = ("AP", "PA", "LATERAL", "LL")
+"""Positions of view that are counted by name."""
+
+ALSO_FRONTAL = "blank, coded antero-posterior"
+
+
+def read_films(raw: RawMimic, rules: Rules = Rules()) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
+    """All anterior-posterior films that have a time and a file, those that lack one, and numbers of films by view.
 
     Returns:
         Two frames of subject_id, study_id, dicom_id, time, row (in the metadata table), sorted by dicom_id, rows
         numbered from 0; the first with `whole`: False where a study has several films and this one's file looks broken;
-        the second with `reason`: `NO_TIME` or `NO_FILE`.
+        the second with `reason`: `NO_TIME` or `NO_FILE`. And the numbers of all films: by `VIEWS`, "other", "blank",
+        and `ALSO_FRONTAL` if the rules take such.
     """
     columns = ["dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime"]
     frame = raw.scan("cxr/metadata", columns, optional=[CODED_VIEW]).with_row_index("row")
-    view = pl.col("ViewPosition")
+    view = _view(rules)
+    numbers = dict(collect(frame.group_by(view.alias("view")).len(), "cxr/metadata").rows())
+    views = {name: numbers.get(name, 0) for name in (*VIEWS, "other", "blank")}
     frontal = view == "AP"
     if rules.views == "ap_or_coded":
-        coded = pl.col(CODED_VIEW).str.strip_chars().str.to_lowercase() == "antero-posterior"
-        frontal = frontal | ((view.fill_null("").str.strip_chars() == "") & coded)
+        views[ALSO_FRONTAL] = numbers.get(ALSO_FRONTAL, 0)
+        frontal = view.is_in(["AP", ALSO_FRONTAL])
     time = study_time(pl.col("StudyDate"), pl.col("StudyTime")).alias("time")
     frame = frame.filter(frontal).select("subject_id", "study_id", "dicom_id", time, pl.col("row").cast(pl.Int64))
     frame = frame.sort("dicom_id")
@@ -62,7 +71,17 @@ def read_films(raw: RawMimic, rules: Rules = Rules()) -> tuple[pd.DataFrame, pd.
     choice = films.duplicated("study_id", keep=False)
     whole = np.ones(len(films), dtype=bool)
     whole[choice] = _asked(looks_whole, raw, films[choice])
-    return films.assign(whole=whole), lacking
+    return films.assign(whole=whole), lacking, views
+
+
+def _view(rules: Rules) -> pl.Expr:
+    """What a film is counted as."""
+    view = pl.col("ViewPosition").fill_null("").str.strip_chars().str.to_uppercase()
+    blank = pl.lit("blank")
+    if rules.views == "ap_or_coded":
+        coded = pl.col(CODED_VIEW).str.strip_chars().str.to_lowercase() == "antero-posterior"
+        blank = pl.when(coded).then(pl.lit(ALSO_FRONTAL)).otherwise(blank)
+    return pl.when(view == "").then(blank).when(view.is_in(VIEWS)).then(view).otherwise(pl.lit("other"))
 
 
 def _asked(question: Callable[[Path], bool], raw: RawMimic, films: pd.DataFrame) -> np.ndarray:

@@ -125,7 +125,7 @@ def phenotypes_of(code: str, version: int, rules: Rules = Rules()) -> tuple[int,
     """
     if rules.icd10 == "gem":
         return tuple(sorted(_INDEX[category] for category in gem_groups().get(code, ())))
-    code = code.strip().upper().replace(".", "")
+    code = _plain(code)
     if version == 9:
         categories = (icd9_categories().get(code),)
     elif version == 10:
@@ -133,6 +133,30 @@ def phenotypes_of(code: str, version: int, rules: Rules = Rules()) -> tuple[int,
     else:
         raise UserError(f"icd_version {version} of code {code!r}; allowed are 9 and 10")
     return tuple(sorted(_INDEX[category] for category in categories if category in _INDEX))
+
+
+def listing(code: str, version: int, rules: Rules = Rules()) -> str:
+    """Whether the tables that the phenotypes are taken from have a code, of the 25 or of none.
+
+    Returns:
+        "listed"; "begins alike": an ICD-10-CM code that the table of fiscal year 2019 has not, though it has codes with
+        its first three signs or more; "unlisted": none, so that it may be a later code or no code at all.
+
+    >>> listing("V707", 9), listing("I4811", 10), listing("U071", 10), listing("XXXX", 9)
+    ('listed', 'begins alike', 'unlisted', 'unlisted')
+    """
+    if rules.icd10 == "gem":  # as `phenotypes_of`: as it is written, in either version
+        known = code in gem_groups() or code in icd9_categories() or code in icd10_categories()
+        return "listed" if known else "unlisted"
+    code = _plain(code)
+    if code in (icd9_categories() if version == 9 else icd10_categories()):
+        return "listed"
+    alike = version == 10 and len(code) > 2 and (code[:3] in _icd10_below() or code[:3] in icd10_categories())
+    return "begins alike" if alike else "unlisted"
+
+
+def _plain(code: str) -> str:
+    return code.strip().upper().replace(".", "")
 
 
 @cache

@@ -9,17 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.data.cohort import Cohort, build_cohort, read_diagnoses
+from benchmark.data.billing import Billing, read_billing
+from benchmark.data.cohort import Cohort, build_cohort
+from benchmark.data.diagnoses import code_report, read_diagnoses
 from benchmark.data.discretiser import TOLERANCE
 from benchmark.data.events import Events, Progress, extract_events
 from benchmark.data.film_list import read_films, read_findings
 from benchmark.data.labels import draft_dia, draft_drg, draft_stay_tasks
 from benchmark.data.note_source import with_previous_notes
-from benchmark.data.raw import RawMimic, collect
+from benchmark.data.owners import REASONS
+from benchmark.data.raw import RawMimic
 from benchmark.data.rules import Rules
 from benchmark.data.split import Split, read_split
 from benchmark.data.summaries import Summaries, list_summaries, one_with_history, read_summaries
-from benchmark.tasks import drg
 
 
 @dataclass
@@ -31,7 +33,8 @@ class Sources:
         stays: the cohort with `first_event` (hour of the first event in the unit, NaN without one) and `first_charted`
             (the same, events before the admission to the unit included where the rules keep such).
         films: AP films whose file is there, None without MIMIC-CXR.
-        lacking_films: the other AP films, with `reason`. summaries: None without notes.
+        lacking_films: the other AP films, with `reason`. summaries: None without notes. billing: None without notes or
+            codes.
         impossible: reason by task. facts: counts for the cohort report. oddities: rows of notes and codes that
             contradict other tables.
     """
@@ -44,6 +47,7 @@ class Sources:
     films: pd.DataFrame | None
     diagnoses: pd.DataFrame | None
     summaries: Summaries | None = None
+    billing: Billing | None = None
     lacking_films: pd.DataFrame | None = None
     impossible: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -57,12 +61,16 @@ def read_sources(raw: RawMimic, folder: Path, progress: Progress, rules: Rules =
     progress("cohort", 1, 1)
     events = extract_events(raw, cohort.stays, folder, rules, progress)
     stays = with_first_events(cohort.stays, events.first_hours(), events.early_hours())
-    films, lacking = read_films(raw, rules) if raw.has("cxr/metadata") else (None, None)
-    known = raw.has("hosp/diagnoses_icd")
-    diagnoses = read_diagnoses(raw, stays, rules) if known else None
-    sources = Sources(raw, rules, read_split(raw, rules), cohort, stays, films, diagnoses, lacking_films=lacking)
+    films, lacking, views = read_films(raw, rules) if raw.has("cxr/metadata") else (None, None, None)
+    sources = Sources(raw, rules, read_split(raw, rules), cohort, stays, films, None, lacking_films=lacking)
     sources.facts["signals"] = events.report
-    if not known:
+    if views is not None:
+        sources.facts["films_by_view"] = views
+    if raw.has("hosp/diagnoses_icd"):
+        sources.diagnoses, rows = read_diagnoses(raw, stays, cohort.admissions, rules)
+        sources.facts["diagnoses"] = {"rows": rows} | code_report(sources.diagnoses, rules)
+        sources.oddities |= {f"diagnoses {reason}": rows.get(reason, 0) for reason in REASONS}
+    else:
         sources.impossible["phe"] = raw.lack("hosp/diagnoses_icd")
     return sources, events
 
@@ -97,22 +105,22 @@ def _drafts(sources: Sources, progress: Progress) -> dict[str, pd.DataFrame]:
         sources.impossible["dia"] = reason
     else:
         drafts["dia"] = draft_dia(films, read_findings(raw), stays, admissions, rules)
-    codes = None
+    billing = None
     if reason := raw.lack("note/discharge") or raw.lack("hosp/drgcodes"):
         sources.impossible["drg"] = reason
     else:
-        rows = collect(raw.scan("hosp/drgcodes", ["hadm_id", "drg_type", "drg_code"]), "hosp/drgcodes").to_pandas()
-        codes, sources.facts["further_hcfa_rows"] = drg.codes(rows, rules)
+        billing = sources.billing = read_billing(raw, admissions, rules)
+        sources.oddities |= billing.oddities
     if raw.has("note/discharge"):
         listed, odd = list_summaries(raw, admissions)
         sources.oddities |= odd
         if rules.note_source == "previous_admission":
             drafts = with_previous_notes(drafts, stays, one_with_history(listed, rules), admissions)
         history = {int(hadm) for draft in drafts.values() for hadm in draft.note if hadm >= 0}
-        course = set() if codes is None else set(codes.hadm_id.tolist())
+        course = set() if billing is None else set(billing.codes.hadm_id.tolist())
         sources.summaries = read_summaries(raw, listed, {"pmh": history, "bhc": course}, progress, rules)
-    if codes is not None:
+    if billing is not None:
         with_course = sources.summaries.readable("bhc")
-        sources.facts["drg_without_course"] = len(codes) - int(codes.hadm_id.isin(with_course).sum())
-        drafts["drg"] = draft_drg(codes, with_course, admissions, stays, films, rules)
+        sources.facts["drg_without_course"] = int((~billing.codes.hadm_id.isin(with_course)).sum())
+        drafts["drg"] = draft_drg(billing.codes, with_course, admissions, stays, films, rules)
     return drafts

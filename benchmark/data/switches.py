@@ -342,6 +342,8 @@ NOT_REPRODUCED = (
     "ends.",
     "Admissions with several summaries or several HCFA codes are listed several times there, and the last row is used; "
     "here there is one sample, of the last row: lists are shorter, and a code that is never used makes no class.",
+    "A summary or a billing code that names another patient than its admission's counts there for the admission; here "
+    "for nobody, and is counted.",
     "A second run over the same folder appends all events again; here nothing depends on earlier runs.",
     "Of a patient all of whose event values, of any item, are numbers the published code compares values of one time "
     "as numbers, heart rates, too; here as texts as of every other patient.",

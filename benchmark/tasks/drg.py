@@ -28,27 +28,20 @@ TASK = Task(
 )
 
 
-def codes(rows: pd.DataFrame, rules: Rules = Rules()) -> tuple[pd.DataFrame, int]:
-    """One three-digit HCFA code an admission, and the number of further HCFA rows that were left out.
+def codes(rows: pd.DataFrame, rules: Rules = Rules()) -> pd.DataFrame:
+    """One code of three digits an admission: hadm_id, code.
 
     Args:
-        rows: hadm_id, drg_type, drg_code (text), in file order; the first HCFA row of an admission counts, or the last
-            with `drg_classes=all_partitions`. rules: a setting of every switch.
+        rows: hadm_id, drg_code (one to three digits, as text) of HCFA rows, in file order; the first of an admission
+            counts, or the last with `drg_classes=all_partitions`. rules: a setting of every switch.
 
     >>> import pandas as pd
-    >>> table, more = codes(pd.DataFrame({
-    ...     "hadm_id":  [     1,       1,       2,       2,       3,     4],
-    ...     "drg_type": ["APR ", "HCFA ",  "HCFA",  "HCFA",  "HCFA", "APR"],
-    ...     "drg_code": [ "720",   "871",    "64",   "065",  " 39 ", "720"],
-    ... }))
-    >>> table.values.tolist(), more
-    ([[1, '871'], [2, '064'], [3, '039']], 1)
+    >>> codes(pd.DataFrame({"hadm_id": [1, 2, 2, 3], "drg_code": ["871", "64", "065", "39"]})).values.tolist()
+    [[1, '871'], [2, '064'], [3, '039']]
     """
-    hcfa = rows[(rows.drg_type.str.strip() == "HCFA") & rows.drg_code.notna()]
     keep = "first" if rules.drg_classes == "training" else "last"
-    table = hcfa.drop_duplicates("hadm_id", keep=keep)[["hadm_id"]].copy()
-    table["code"] = hcfa.drg_code.loc[table.index].str.strip().str.zfill(3)
-    return table, len(hcfa) - len(table)
+    table = rows.drop_duplicates("hadm_id", keep=keep)
+    return table[["hadm_id"]].assign(code=table.drg_code.str.zfill(3))
 
 
 def classes(codes: Sequence[str], training: Collection[bool], rules: Rules = Rules()) -> tuple[str, ...]:

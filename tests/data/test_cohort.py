@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from raw_files import START, Hospital, hours
 
-from benchmark.data.cohort import build_cohort, read_diagnoses
+from benchmark.data.cohort import build_cohort
+from benchmark.data.diagnoses import read_diagnoses
 from benchmark.data.raw import RawMimic
 from benchmark.data.rules import Rules
 from benchmark.errors import UserError
@@ -244,19 +245,9 @@ def test_stays_without_a_diagnosis_of_the_dictionary(tmp_path):
     cohort = build_cohort(raw, rules)
     assert cohort.stays.stay_id.tolist() == [100, 200]
     assert (cohort.steps[-1].name, cohort.steps[-1].dropped) == ("known diagnosis", 1)
-    assert read_diagnoses(raw, cohort.stays, rules).values.tolist() == [[10, "4019", 9], [20, "4019", 10]]
+    table, _ = read_diagnoses(raw, cohort.stays, cohort.admissions, rules)
+    assert table.values.tolist() == [[10, "4019", 9], [20, "4019", 10]]
     assert len(build_cohort(raw).stays) == 3
-
-
-def test_diagnoses_are_stripped_and_single(tmp_path):
-    hospital = Hospital()
-    for code, version in (("4019  ", 9), ("4019", 9), ("4019", 10), ("0389", 9)):
-        hospital.diagnosis(1, 10, code, version)
-    hospital.diagnosis(2, 20, "41071", 9)
-    hospital.stay(1, 10, 100)
-    raw = RawMimic(hospital.write(tmp_path, compress=False)["mimic_iv"])
-    table = read_diagnoses(raw, pd.DataFrame({"subject_id": [1], "hadm_id": [10]}))
-    assert table.values.tolist() == [[10, "0389", 9], [10, "4019", 9], [10, "4019", 10]]
 
 
 def test_raw_errors_name_file_and_column(tmp_path):

@@ -157,5 +157,16 @@ def test_films_with_a_blank_view(tmp_path, views: str, found: list[str]):
     frame = pd.read_csv(table, keep_default_na=False)
     coded = ["postero-anterior", "antero-posterior", "antero-posterior", "lateral"]
     frame.assign(ViewCodeSequence_CodeMeaning=coded).to_csv(table, index=False)
-    films, _ = read_films(RawMimic(paths["mimic_iv"], paths["mimic_cxr"]), Rules(views=views))
+    films, *_ = read_films(RawMimic(paths["mimic_iv"], paths["mimic_cxr"]), Rules(views=views))
     assert films.dicom_id.tolist() == found
+
+
+def test_views_are_read_without_case_and_blanks_and_all_are_counted(tmp_path):
+    hospital = Hospital()
+    for number, view in enumerate(("AP", "ap", " AP ", "PA", "pa ", "LATERAL", "LL", "SWIMMERS", "", " ")):
+        hospital.film(1, 5, f"film{number}", at=1, view=view)
+    paths = hospital.write(tmp_path)
+    for rules in (Rules(), Rules.of_profile("ref")):
+        films, _, views = read_films(RawMimic(paths["mimic_iv"], paths["mimic_cxr"]), rules)
+        assert films.dicom_id.tolist() == ["film0", "film1", "film2"]
+        assert views == {"AP": 3, "PA": 2, "LATERAL": 1, "LL": 1, "other": 1, "blank": 2}

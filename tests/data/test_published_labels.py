@@ -13,7 +13,8 @@ import published_labels as published
 import pytest
 from raw_files import START, Hospital, hours
 
-from benchmark.data.cohort import build_cohort, read_diagnoses
+from benchmark.data.cohort import build_cohort
+from benchmark.data.diagnoses import read_diagnoses
 from benchmark.data.events import extract_events
 from benchmark.data.film_list import read_films, read_findings
 from benchmark.data.labels import draft_dia, draft_stay_tasks
@@ -115,8 +116,9 @@ def drafts_of(raw: RawMimic, stays: list[published.Stay], rules: Rules = REF) ->
     first = {s.stay: min(hour for hour in s.events if hour >= 0) for s in stays if any(h >= 0 for h in s.events)}
     earliest = {s.stay: s.events[0] for s in stays if s.events and s.events[0] < 0}
     frame = with_first_events(cohort.stays, first, earliest)
-    films, _ = read_films(raw, rules) if raw.has("cxr/metadata") else (None, None)
-    drafts = draft_stay_tasks(frame, read_diagnoses(raw, frame, rules), films, rules)
+    films = read_films(raw, rules)[0] if raw.has("cxr/metadata") else None
+    diagnoses, _ = read_diagnoses(raw, frame, cohort.admissions, rules)
+    drafts = draft_stay_tasks(frame, diagnoses, films, rules)
     if films is not None:
         drafts["dia"] = draft_dia(films, read_findings(raw), frame, cohort.admissions, rules)
         for draft in drafts.values():

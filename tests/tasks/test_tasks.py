@@ -143,8 +143,8 @@ def test_policies_for_unmentioned_findings(given, policy, label):
 def test_billing_classes_and_codes_of_all_partitions():
     rules = Rules(drg_classes="all_partitions")
     assert drg.classes(["871", "064"], [True, False], rules) == ("064", "871")
-    rows = pd.DataFrame({"hadm_id": [1, 1], "drg_type": "HCFA", "drg_code": ["39", "871"]})
-    assert [drg.codes(rows, chosen)[0].code.tolist() for chosen in (Rules(), rules)] == [["039"], ["871"]]
+    rows = pd.DataFrame({"hadm_id": [1, 1], "drg_code": ["39", "871"]})
+    assert [drg.codes(rows, chosen).code.tolist() for chosen in (Rules(), rules)] == [["039"], ["871"]]
 
 
 def test_billing_classes_come_from_training_alone():

@@ -64,8 +64,10 @@ def cohort_report(
     }
     if "phe" in sampled.frames:
         report["phenotypes_by_icd_version"] = _by_version(sampled.frames["phe"], drafts["phe"], sources.diagnoses)
-    further = ("films", "further_hcfa_rows", "drg_without_course")
+    further = ("films", "films_by_view", "diagnoses")
     report |= {name: sources.facts[name] for name in further if name in sources.facts}
+    if sources.billing is not None:
+        report["billing_rows"] = sources.billing.rows
     report["signals"] = sources.facts["signals"]
     report["not_fitted"] = series.standardiser.not_fitted
     report["observed_hours"] = {channel: round(share, 4) for channel, share in series.observed.items()}

@@ -16,6 +16,14 @@ MOST_CLASSES = 30
 
 MOST_SHOWN = 5
 
+_LISTED = {
+    "phenotype": "of one of the 25 phenotypes",
+    "listed": "of none of them, by the tables that they are taken from",
+    "begins alike": "of none: ICD-10-CM, not listed there (fiscal year 2019), though codes that begin like it are",
+    "unlisted": "of none: not listed there, be it a code of a later year or no code at all (the tables cannot tell)",
+}
+"""What `benchmark.data.diagnoses.code_report` counts."""
+
 NAMES = {"ehr": "ICU series", "cxr": "chest films", "note": "notes"}
 
 
@@ -33,6 +41,7 @@ def sections(report: dict[str, Any], findings: Sequence[Finding] = ()) -> list[S
         ("Lengths", _lengths),
         ("Films", _films),
         ("Notes", _notes),
+        ("Codes", _codes),
         ("Signals", _signals),
         ("Rules", _rules),
         ("Raw files", _files),
@@ -172,10 +181,12 @@ def _films(report: dict[str, Any]) -> list[Block]:
     if "films" not in report:
         return []
     films = report["films"]
+    views = ", ".join(f"{name} {count:,}" for name, count in report.get("films_by_view", {}).items())
     untimed = f" and {films['untimed']:,} without a date or time" if films.get("untimed") else ""
     return [
         f"{films['ap_films']:,} anterior-posterior films, and {films['absent']:,} more without a file{untimed}; "
-        f"{films['referred_to']:,} belong to a sample, {films['unreadable']:,} of these could not be read."
+        f"{films['referred_to']:,} belong to a sample, {films['unreadable']:,} of these could not be read.",
+        *([f"All films by view position: {views}."] if views else []),
     ]
 
 
@@ -196,12 +207,25 @@ def _notes(report: dict[str, Any]) -> list[Block]:
     ]
     if headings:
         blocks.append(Table(["section", "most frequent headings", "summaries"], headings, words=(0, 1)))
-    if "drg_without_course" in report:
-        blocks.append(
-            f"Admissions with a DRG but without a hospital course: {report['drg_without_course']:,}; "
-            f"further HCFA rows of an admission, left out: {report['further_hcfa_rows']:,}."
-        )
     return blocks
+
+
+def _codes(report: dict[str, Any]) -> list[Block]:
+    """What became of all rows of the tables of codes."""
+    found = {
+        "hosp/diagnoses_icd": report.get("diagnoses", {}).get("rows", {}),
+        "hosp/drgcodes": report.get("billing_rows", {}),
+    }
+    rows = [[table, fate, f"{count:,}"] for table, fates in found.items() for fate, count in fates.items() if count]
+    if not rows:
+        return []
+    blocks: list[Block] = [Table(["table", "what became of the row", "rows"], rows, words=(0, 1))]
+    if "diagnoses" not in report:
+        return blocks
+    kinds = report["diagnoses"]
+    blocks.append(Table(["diagnoses that count", "number"], [[_LISTED[k], f"{kinds[k]:,}"] for k in _LISTED]))
+    odd = [[f"`{code}`", f"{count:,}"] for code, count in kinds["unlisted codes"].items()]
+    return [*blocks, Table(["most frequent unlisted codes", "diagnoses"], odd)] if odd else blocks
 
 
 def _signals(report: dict[str, Any]) -> list[Block]:

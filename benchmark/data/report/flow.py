@@ -64,13 +64,16 @@ def _studies(draft: pd.DataFrame, sources: Sources) -> list[dict[str, Any]]:
 
 
 def _admissions(draft: pd.DataFrame, sources: Sources) -> list[dict[str, Any]]:
-    without, outside = sources.facts["drg_without_course"], sources.facts.get("without_partition", {}).get("drg", 0)
-    coded = len(draft) + without + outside
-    steps = [_step("admissions with a billing group", coded)]
-    steps.append(_step("", coded - without, without, "no hospital course in a discharge summary"))
-    if outside:
-        steps.append(_step("", len(draft), outside, "patient in no partition"))
-    return [*steps, _step("samples", len(draft))]
+    losses = {f"no other HCFA row than such {reason}": lost for reason, lost in sources.billing.lost.items()}
+    losses["no hospital course in a discharge summary"] = sources.facts["drg_without_course"]
+    losses["patient in no partition"] = sources.facts.get("without_partition", {}).get("drg", 0)
+    kept = sources.billing.admissions
+    steps = [_step("admissions with an HCFA row in drgcodes", kept)]
+    for reason, dropped in losses.items():
+        kept -= dropped
+        if dropped:
+            steps.append(_step("", kept, dropped, reason))
+    return [*steps, _step("samples", len(draft), kept - len(draft), "not accounted for")]
 
 
 def histogram(values: np.ndarray, edges: list[float]) -> dict[str, Any]:
