@@ -146,6 +146,8 @@ def count(root: Path) -> Counts:
     patients = {int(row["subject_id"]): row for row in rows(root, "hosp/patients")}
     raw = list(rows(root, "icu/icustays"))
     steps = [len(raw)]
+    raw = [row for row in raw if row["first_careunit"] and row["last_careunit"]]
+    steps.append(len(raw))
     raw = [row for row in raw if row["first_careunit"] == row["last_careunit"]]
     steps.append(len(raw))
     raw = [

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import polars as pl
 
 from benchmark.data.diagnoses import read_diagnoses
 from benchmark.data.discretiser import TOLERANCE
@@ -17,6 +18,9 @@ GRACE = pd.Timedelta(hours=6)
 """A death up to this long after ICU discharge happened in the unit: discharge is often stamped before the death."""
 
 ADULT = 18
+
+UNITS = ["first_careunit", "last_careunit"]
+"""Columns of the units of a stay."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class _Selection:
 
 
 def build_cohort(raw: RawMimic, rules: Rules = Rules()) -> Cohort:
-    """Select stays: no change of unit, one stay an admission, adults, length of stay known and above zero.
+    """Select stays: care units known and the same, one stay an admission, adults, length of stay known and above zero.
 
     Deaths and returns are worked out before the age filter, on the stays that remain by then: a return is the patient's
     next admission with such a stay.
@@ -70,6 +74,7 @@ def build_cohort(raw: RawMimic, rules: Rules = Rules()) -> Cohort:
     stays, admissions, patients = _tables(raw)
     counted = stays
     selection = _Selection(stays)
+    stays = selection.apply(stays.dropna(subset=UNITS), "care units known", "blank first or last care unit")
     same_unit = stays[stays.first_careunit == stays.last_careunit]
     stays = selection.apply(same_unit, "no change of unit", "first and last care unit differ")
     joined = stays.merge(admissions, on=["subject_id", "hadm_id"]).merge(patients, on="subject_id")
@@ -97,8 +102,10 @@ def build_cohort(raw: RawMimic, rules: Rules = Rules()) -> Cohort:
 
 
 def _tables(raw: RawMimic) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    columns = ["subject_id", "hadm_id", "stay_id", "first_careunit", "last_careunit", "intime", "outtime", "los"]
-    stays = collect(raw.scan("icu/icustays", columns), "icu/icustays").to_pandas()
+    frame = raw.scan("icu/icustays", ["subject_id", "hadm_id", "stay_id", *UNITS, "intime", "outtime", "los"])
+    named = pl.col(UNITS).str.strip_chars()
+    frame = frame.with_columns(pl.when(named != "").then(named).name.keep())
+    stays = collect(frame, "icu/icustays").to_pandas()
     stays["los_hours"] = stays.pop("los") * 24.0
     columns = ["subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "hospital_expire_flag"]
     frame = raw.scan("hosp/admissions", columns, optional=["race", "edregtime"]).with_row_index("row")

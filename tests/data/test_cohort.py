@@ -43,8 +43,26 @@ def test_selection_counts_stays_after_transfers_are_gone(tmp_path):
     cohort, stays = cohort_of(hospital, tmp_path)
     assert list(stays.index) == [101, 502]
     assert [(step.kept, step.dropped) for step in cohort.steps] == [
-        *[(10, 0), (9, 1), (8, 1), (6, 2), (5, 1), (4, 1), (2, 2)]
+        *[(10, 0), (10, 0), (9, 1), (8, 1), (6, 2), (5, 1), (4, 1), (2, 2)]
     ]
+
+
+@pytest.mark.parametrize("profile", ["fix", "ref"])
+def test_units_are_compared_without_blanks_around_and_blank_ones_have_a_reason_of_their_own(tmp_path, profile):
+    hospital = Hospital()
+    pairs = [("MICU", "MICU "), (" MICU", "MICU"), ("MICU", "SICU "), ("", "MICU"), ("MICU", " "), ("", "")]
+    for subject, units in enumerate(pairs, start=1):
+        hospital.patient(subject)
+        hospital.admission(subject, subject * 10)
+        hospital.stay(subject, subject * 10, subject * 100, units=units)
+        hospital.diagnosis(subject, subject * 10, "4019", 9)
+    hospital.add("hosp/d_icd_diagnoses", icd_code="4019", icd_version=9, long_title="")
+    cohort = build_cohort(RawMimic(hospital.write(tmp_path)["mimic_iv"]), Rules.of_profile(profile))
+    assert cohort.stays.stay_id.tolist() == [100, 200]
+    assert {step.reason: step.dropped for step in cohort.steps if step.dropped} == {
+        "blank first or last care unit": 3,
+        "first and last care unit differ": 1,
+    }
 
 
 def test_age_is_counted_to_the_year_of_the_stay(tmp_path):
