@@ -95,3 +95,9 @@ def read_findings(raw: RawMimic) -> pd.DataFrame:
     """Labels of all studies: subject_id, study_id and the 14 findings (1, 0, -1 or NaN)."""
     frame = raw.scan("cxr/chexpert", ["subject_id", "study_id", *FINDINGS])
     return collect(frame.sort("study_id"), "cxr/chexpert").to_pandas()
+
+
+def of_other_patients(films: pd.DataFrame, findings: pd.DataFrame) -> int:
+    """How many films are of a study whose findings name another patient: such findings are nobody's."""
+    owner = films.study_id.map(findings.set_index("study_id").subject_id)
+    return int((owner.notna() & (owner != films.subject_id)).sum())

@@ -14,7 +14,7 @@ from benchmark.data.cohort import Cohort, build_cohort
 from benchmark.data.diagnoses import code_report, read_diagnoses
 from benchmark.data.discretiser import TOLERANCE
 from benchmark.data.events import Events, Progress, extract_events
-from benchmark.data.film_list import read_films, read_findings
+from benchmark.data.film_list import of_other_patients, read_films, read_findings
 from benchmark.data.labels import draft_dia, draft_drg, draft_stay_tasks
 from benchmark.data.note_source import with_previous_notes
 from benchmark.data.owners import REASONS
@@ -35,8 +35,8 @@ class Sources:
         films: AP films whose file is there, None without MIMIC-CXR.
         lacking_films: the other AP films, with `reason`. summaries: None without notes. billing: None without notes or
             codes.
-        impossible: reason by task. facts: counts for the cohort report. oddities: rows of notes and codes that
-            contradict other tables.
+        impossible: reason by task. facts: counts for the cohort report. oddities: rows of notes, codes and films
+            that contradict other tables.
     """
 
     raw: RawMimic
@@ -103,8 +103,12 @@ def _drafts(sources: Sources, progress: Progress) -> dict[str, pd.DataFrame]:
     drafts = draft_stay_tasks(stays, sources.diagnoses, films, rules)
     if reason := raw.lack("cxr/metadata") or raw.lack("cxr/chexpert"):
         sources.impossible["dia"] = reason
+    elif films.empty:
+        sources.impossible["dia"] = "no anterior-posterior film with a file and a time"
     else:
-        drafts["dia"] = draft_dia(films, read_findings(raw), stays, admissions, rules)
+        findings = read_findings(raw)
+        drafts["dia"] = draft_dia(films, findings, stays, admissions, rules)
+        sources.oddities["films whose findings name another patient"] = of_other_patients(films, findings)
     billing = None
     if reason := raw.lack("note/discharge") or raw.lack("hosp/drgcodes"):
         sources.impossible["drg"] = reason

@@ -111,6 +111,8 @@ def test_losses_stand_in_the_report_and_its_flow(tmp_path):
     codes[3]["drg_type"] = "hcfa "
     hospital.rows["hosp/diagnoses_icd"][0]["icd_code"] = "XXXX"
     hospital.rows["mimic-cxr-2.0.0-metadata"][0]["ViewPosition"] = "pa"
+    findings = hospital.rows["mimic-cxr-2.0.0-chexpert"]
+    findings[1]["subject_id"] = findings[2]["subject_id"]
     prepare(**hospital.write(tmp_path / "raw"), out=tmp_path / "out")
     report = json.loads((tmp_path / "out" / "cohort.json").read_text())
     first, *steps = report["tasks"]["drg"]["flow"]
@@ -125,6 +127,7 @@ def test_losses_stand_in_the_report_and_its_flow(tmp_path):
     assert "AP 5, PA 1, LATERAL 0, LL 0, other 0, blank 0" in text
     lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
     for line in (
+        "films whose findings name another patient 1",
         "billing codes that are blank 1",
         f"billing codes {OTHER_PATIENT} 1",
         f"hosp/drgcodes HCFA, {OTHER_PATIENT} 1",

@@ -209,7 +209,7 @@ def test_unusual_folders_are_stated_too(tmp_path):
     manifest = prepare(**paths, out=tmp_path / "out")
     assert manifest["impossible"] == {
         "phe": "MIMIC-IV folder without hosp/diagnoses_icd",
-        "dia": "no sample",
+        "dia": "no anterior-posterior film with a file and a time",
         "drg": "MIMIC-IV folder without hosp/drgcodes",
     }
     report = (tmp_path / "out" / "cohort.md").read_text()
