@@ -49,10 +49,9 @@ class Summaries:
     sections: pl.DataFrame
     times: dict[tuple[str, int], pd.Timestamp] = field(default_factory=dict)
 
-    def patients(self) -> dict[tuple[str, int], int]:
-        """The patient that the file names beside each text that can be read, by section and admission."""
-        texts = self.sections.filter(pl.col("text").is_not_null())
-        return {(section, hadm): subject for section, hadm, subject in texts.select(*list(_SCHEMA)[:3]).iter_rows()}
+    def patients(self) -> pl.DataFrame:
+        """The patient that the file names beside each text that can be read: section, hadm_id, subject_id."""
+        return self.sections.filter(pl.col("text").is_not_null()).select("section", "hadm_id", "subject_id")
 
     def readable(self, section: str) -> set[int]:
         """The admissions whose section has a text."""

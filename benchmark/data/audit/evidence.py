@@ -20,12 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 
 from benchmark.data.rules import Rules
 from benchmark.data.samples import Sampled
 
 _Key = tuple[str, int]
 """Section and admission of a text."""
+
+_KEYS = {"section": pl.String, "hadm_id": pl.Int64}
 
 ROUNDING = 1e-6
 """Hours by which an event may lie beyond the end of a row."""
@@ -101,7 +104,7 @@ def write_origins(
     sampled: Sampled,
     stays: pd.DataFrame,
     films: pd.DataFrame | None,
-    notes: tuple[Mapping[_Key, int], Mapping[_Key, pd.Timestamp], Mapping[_Key, int]] | None,
+    notes: tuple[Mapping[_Key, int], Mapping[_Key, pd.Timestamp], pl.DataFrame] | None,
 ) -> None:
     """Write the tables of patients, stays, films and notes.
 
@@ -109,7 +112,7 @@ def write_origins(
         stays: subject_id, hadm_id, stay_id, intime, outtime, los_hours, split of the stored series, in their order.
         films: dicom_id, subject_id, study_id, time and film, the row of the store (-1: not stored).
         notes: by section and admission: row of the text table; when its summary was charted; the patient that the
-            summary itself names, not the one that the admission has.
+            summary itself names, not the one that the admission has (section, hadm_id, subject_id).
     """
     columns = ["patient", "subject_id", "split"]
     numbered = pd.concat([frame[["sample", "patient", "split"]] for frame in sampled.frames.values()])
@@ -128,5 +131,7 @@ def write_origins(
         table = pd.DataFrame({"note": [rows[key] for key in keys], "section": [section for section, _ in keys]})
         table["hadm_id"] = np.array([hadm for _, hadm in keys], dtype=np.int64)
         table["charttime"] = pd.Series([times[key] for key in keys], dtype="datetime64[us]")
-        table["subject_id"] = np.array([patients[key] for key in keys], dtype=np.int64)
+        texts = pl.DataFrame({"section": table.section.tolist(), "hadm_id": table.hadm_id.to_numpy()}, _KEYS)
+        named = texts.join(patients, on=["section", "hadm_id"], how="left", maintain_order="left")
+        table["subject_id"] = named["subject_id"].to_numpy()
         table.to_parquet(private / "notes.parquet", index=False)
