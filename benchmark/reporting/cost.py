@@ -20,9 +20,9 @@ MIB, HOUR = 2**20, 3600.0
 NOTES = (
     "A model trained on one task each is the sum of its models for parameters and hours, and their mean for the other "
     "figures; all are means over seeds. MFLOP: forward pass of one sample that owns every modality, and of one with "
-    "its task's primary modality alone; a multiply-add counts as two. Peak memory: of the whole process on the CPU, of "
-    "all that torch holds on a GPU. Hours: training, validation and test of one seed. -: not recorded, or not "
-    "measurable.",
+    "its task's primary modality alone; a multiply-add counts as two. Training samples/s: of all seeds that were "
+    "trained in one step. Peak memory: of the whole process on the CPU, of all that torch holds on a GPU, with all "
+    "seeds of the process. Hours: training, validation and test of one seed. -: not recorded, or not measurable.",
     "Speed and memory are of the device and the number of processes that ran side by side; compare them within one.",
 )
 
@@ -54,17 +54,18 @@ def _summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     rows = []
     for record in records:
         info = record["info"]
-        flops = list((info.get("flops") or {}).values())
+        flops, together = list((info.get("flops") or {}).values()), info.get("seeds_together", 1)
+        rate = info.get("training_samples_per_second")  # of one of the seeds that were trained together
         rows.append(
             {
                 "tasks": tuple(record["job"]["tasks"]),
                 "parameters": info.get("parameters"),
                 "flops": flops[0] if flops else None,
                 "flops_primary_modality": flops[-1] if flops else None,
-                "training_samples_per_second": info.get("training_samples_per_second"),
+                "training_samples_per_second": None if rate is None else rate * together,
                 "inference_samples_per_second": info.get("inference_samples_per_second"),
                 "peak_memory_mib": info["peak_memory"] / MIB if info.get("peak_memory") else None,
-                "hours": record["seconds"] / record["info"].get("seeds_together", 1) / HOUR,
+                "hours": record["seconds"] / together / HOUR,
                 "device": record["environment"]["device"],
             }
         )

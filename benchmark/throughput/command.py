@@ -80,8 +80,6 @@ def run(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Done:
         loops, without = _loops(request, asked, notify) if asked.loop else ([], [])
         facts = output.facts_of(request.device, asked.threads, found.peaks)
         facts["sizes"] = dataclasses.asdict(request.dimensions)
-        if asked.profile:
-            write_trace(request, next(_subjects(request)), asked.profile.expanduser())
     finally:
         torch.set_num_threads(before)
     caption = output.caption(facts)
@@ -104,6 +102,8 @@ def run(asked: Asked, notify: Callable[[str], None] = lambda _: None) -> Done:
     raw |= {"end_to_end": [dataclasses.asdict(each) for each in whole]}
     raw |= {"loop": [dataclasses.asdict(each) for each in loops]}
     output.write_folder(folder, facts, sheets, figures, raw, remarks)
+    if asked.profile:
+        write_trace(request, next(_subjects(request)), asked.profile.expanduser())
     return Done(output.markdown(facts, sheets, remarks), folder)
 
 

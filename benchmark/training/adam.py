@@ -36,9 +36,8 @@ class FlatAdam:
 
     torch leaves parameters alone that got no gradient: a task's head while another task is trained, a modality's layers
     if nobody in the batch owns it. Here gradients have fixed places, so that a parameter of a seed is left alone, its
-    moments and its count of steps included, if all of its gradient is exactly zero. The two differ where a parameter
-    takes part and its whole gradient is zero all the same: torch's momentum would move it on. That is so with
-    similarities of a modality that a single sample of the batch owns (M3Care).
+    moments and its count of steps included, if all of its gradient is exactly zero; `step.leave_untouched` does the
+    same in the packed form.
 
     Args:
         values, gradient: (N,), all numbers of all seeds; changed in place.
@@ -80,9 +79,10 @@ class FlatAdam:
         return MemberAdam(parts | {"steps": self.steps[:, seed]})
 
     @torch.no_grad()
-    def step(self, rates: Tensor) -> None:
-        """One step with learning rates (S,)."""
+    def step(self, rates: Tensor, alive: Tensor) -> None:
+        """One step with learning rates (S,) of the seeds that are `alive` (S,), whatever the gradients of others."""
         first, second = self.betas
+        self.gradient.masked_fill_(self._each((~alive).expand_as(self.steps)), 0)
         if self.clip_norm is not None:
             norms = torch.stack(torch._foreach_norm(self._parts)).view_as(self.steps)  # (K, S)
             share = self.clip_norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)

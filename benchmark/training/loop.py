@@ -256,7 +256,7 @@ def _train_segment(course: Course, source: BatchSource, schedule: Schedule, due:
     for batch in source.epoch(schedule.seed, due.epoch, schedule.batch_size):
         losses.append(train_step(model, optimizer, course.portions, batch, task.kind, weight, schedule.clip_norm))
         samples.append(batch.inputs.sample)
-    return mean_loss(torch.stack(losses).cpu(), samples, source, due.epoch)
+    return mean_loss(torch.stack(losses).cpu() if losses else torch.empty(0), samples, source, due.epoch)
 
 
 def mean_loss(losses: Tensor, samples: Sequence[Tensor], source: BatchSource, epoch: int) -> float:

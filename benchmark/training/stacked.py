@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +121,7 @@ class SeedStack:
         losses.sum().backward()
         for name, buffer in self.buffers.items():  # running statistics of who sits out stay as they were
             buffer.copy_(torch.where(spread(batch.alive, buffer), buffer, before[name]))
-        self.adam.step(rates)
+        self.adam.step(rates, batch.alive)
         return losses.detach()
 
     def losses(self, batch: StackedBatch, objective: Objective, noise: tuple[Tensor, Tensor]) -> Tensor:
@@ -141,16 +141,13 @@ class SeedStack:
 
         arguments = (self.parameters, self.buffers, content, *noise)
         if self.together:
-            with self._attention(), _BiasInHalf() if self.half else nullcontext():
+            # Not torch's fused attention: under `vmap` it asks its inputs whether they want gradients, is told that
+            # they do not, and leaves out what its backward pass needs; on a CPU it is done seed by seed.
+            with sdpa_kernel(SDPBackend.MATH), _BiasInHalf() if self.half else nullcontext():
                 values = torch.vmap(loss, randomness="error")(*arguments)
         else:
             values = torch.stack([loss(*own) for own in _each(arguments, self.seeds)])
-        return values * batch.alive
-
-    def _attention(self) -> AbstractContextManager[None]:
-        """On a GPU, torch's fused attention is not to be used under `vmap`: it asks its inputs whether they want
-        gradients, is told that they do not, and leaves out what its backward pass needs."""
-        return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cuda" else nullcontext()
+        return torch.where(batch.alive, values, 0.0)
 
     def _count(self, batch: StackedBatch) -> tuple[int, int]:
         """Random bits and normal numbers that a forward pass of one seed asks for; they depend on shapes alone."""

@@ -44,5 +44,20 @@ def train_step(
     loss = portions.backward(model, kind, batch, getattr(model, "aux_weights", {}), weight)
     if clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    leave_untouched(model)
     optimizer.step()
     return loss
+
+
+def leave_untouched(model: nn.Module) -> None:
+    """Takes away gradients that are zero altogether, so that the optimizer leaves their parameters as they are.
+
+    Whether a parameter takes part and gets zeros or takes no part and gets none is a matter of how a model is computed:
+    the packed form leaves out the layers of a modality that nobody owns, the fixed form cannot. Moments do not go on in
+    either (`adam.FlatAdam`).
+    """
+    given = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norms = torch.stack(torch._foreach_norm([parameter.grad for parameter in given]))
+    for parameter, norm in zip(given, norms.tolist(), strict=True):
+        if norm == 0 and not parameter.grad.any():  # the squares of the smallest numbers are zero as well
+            parameter.grad = None

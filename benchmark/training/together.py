@@ -160,6 +160,8 @@ class _Company:
             losses.append(self.steps(batch, objective, rates, streams))
             alive.append(batch.alive)
             samples.append(batch.sample)
+        if not losses:  # no seed has a batch with a known label
+            return dict.fromkeys(taking, (torch.empty(0), torch.empty(0, 0, dtype=torch.int64)))
         # The one wait of the segment: (T, S), (T, S), (T, S, B)
         values, counted, samples = (torch.stack(parts).cpu() for parts in (losses, alive, samples))
         return {p: (values[counted[:, p], p], samples[counted[:, p], p]) for p in taking}
