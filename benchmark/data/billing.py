@@ -10,15 +10,15 @@ import polars as pl
 from benchmark.data.owners import OTHER_PATIENT, UNKNOWN_ADMISSION, oddities, with_fault
 from benchmark.data.raw import RawMimic, collect
 from benchmark.data.rules import Rules
-from benchmark.errors import UserError
 from benchmark.tasks import drg
 
 TABLE = "hosp/drgcodes"
 
-NO_CODE = "without a code"
+NO_CODE, NO_NUMBER = "without a code", "with a code that is not one to three digits"
 
 LOSSES = {
     NO_CODE: pl.col("drg_code").is_null(),
+    NO_NUMBER: ~pl.col("drg_code").str.contains("^[0-9]{1,3}$"),  # would be a class of its own
     UNKNOWN_ADMISSION: pl.col("fault").eq_missing(UNKNOWN_ADMISSION),
     OTHER_PATIENT: pl.col("fault").eq_missing(OTHER_PATIENT),
 }
@@ -51,13 +51,9 @@ def read_billing(raw: RawMimic, admissions: pd.DataFrame, rules: Rules = Rules()
 
     Args:
         admissions: all of them: subject_id, hadm_id. rules: which of several codes of an admission counts.
-
-    Raises:
-        UserError: an HCFA code that is not one to three digits.
     """
     everything = _rows(raw, admissions)
     hcfa = everything.filter(pl.col("drg_type") == "HCFA")
-    _require_digits(hcfa, raw)
     left, lost, rows = hcfa, {}, {}
     for reason, holds in LOSSES.items():
         kept = left.filter(~holds)
@@ -67,6 +63,7 @@ def read_billing(raw: RawMimic, admissions: pd.DataFrame, rules: Rules = Rules()
     codes = drg.codes(left.select("hadm_id", "drg_code").to_pandas(), rules)
     used = {"HCFA, the code of its admission": len(codes), "HCFA, a further code of it": len(left) - len(codes)}
     odd = {"billing codes that are blank": rows[f"HCFA, {NO_CODE}"]}
+    odd |= {"billing codes that are not one to three digits": rows[f"HCFA, {NO_NUMBER}"]}
     odd |= oddities("billing codes", hcfa.filter(pl.col("drg_code").is_not_null())["fault"])
     return Billing(codes, hcfa["hadm_id"].n_unique(), lost, used | rows | _other_types(everything), odd)
 
@@ -79,18 +76,6 @@ def _rows(raw: RawMimic, admissions: pd.DataFrame) -> pl.DataFrame:
         pl.col("drg_type").str.strip_chars().str.to_uppercase(), pl.when(code != "").then(code).alias("drg_code")
     )
     return collect(with_fault(plain, admissions).sort("row"), TABLE)
-
-
-def _require_digits(hcfa: pl.DataFrame, raw: RawMimic) -> None:
-    wrong = hcfa.filter(~pl.col("drg_code").str.contains("^[0-9]{1,3}$"))
-    if wrong.is_empty():
-        return
-    row, code = wrong.select("row", "drg_code").row(0)
-    more = f"; {len(wrong) - 1} more rows like it" if len(wrong) > 1 else ""
-    raise UserError(
-        f"{raw.path(TABLE)}: row {row + 1}, column drg_code: {code!r} is no HCFA code, which has one to three "
-        f"digits{more} (rows count from 1 below the header)"
-    )
 
 
 def _other_types(rows: pl.DataFrame) -> dict[str, int]:

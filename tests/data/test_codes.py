@@ -15,7 +15,6 @@ from benchmark.data.owners import OTHER_PATIENT, UNKNOWN_ADMISSION
 from benchmark.data.prepare import prepare
 from benchmark.data.raw import RawMimic
 from benchmark.data.rules import Rules
-from benchmark.errors import UserError
 
 ADMISSIONS = pd.DataFrame({"subject_id": [1, 2, 3, 4], "hadm_id": [10, 20, 30, 40]})
 
@@ -49,13 +48,14 @@ def test_every_row_of_drgcodes_has_its_reason(tmp_path):
         "HCFA, the code of its admission": 1,
         "HCFA, a further code of it": 1,
         "HCFA, without a code": 2,
+        "HCFA, with a code that is not one to three digits": 0,
         f"HCFA, {UNKNOWN_ADMISSION}": 1,
         f"HCFA, {OTHER_PATIENT}": 1,
         "of type APR": 1,
         "of type MS": 1,
     }
     assert sum(billing.rows.values()) == len(hospital.rows["hosp/drgcodes"])
-    assert billing.admissions == 4 and list(billing.lost.values()) == [1, 1, 1]
+    assert billing.admissions == 4 and list(billing.lost.values()) == [1, 0, 1, 1]
     assert {name for name, count in billing.oddities.items() if count} == {
         "billing codes that are blank", f"billing codes {UNKNOWN_ADMISSION}", f"billing codes {OTHER_PATIENT}",
     }  # fmt: skip
@@ -64,12 +64,14 @@ def test_every_row_of_drgcodes_has_its_reason(tmp_path):
 
 
 @pytest.mark.parametrize("code", ["64.0", "1064", "A64", "-64", "６4"])
-def test_a_code_that_is_no_number_of_three_digits_is_an_error_with_its_place(tmp_path, code):
-    """As it would be a class of its own; codes of other types have other forms."""
-    hospital = drgs((1, 10, "APR", "0064-2"), (1, 10, "HCFA", "064"), (2, 20, "hcfa", code), (3, 30, "HCFA", code))
-    message = rf"drgcodes\.csv\.gz: row 3, column drg_code: '{code}' is no HCFA code.*; 1 more rows like it"
-    with pytest.raises(UserError, match=message):
-        read_billing(raw_of(hospital, tmp_path), ADMISSIONS)
+def test_a_code_that_is_no_number_of_three_digits_is_no_class_of_its_own(tmp_path, code):
+    """Codes of other types have other forms."""
+    hospital = drgs((1, 10, "APR", "0064-2"), (1, 10, "HCFA", "064"), (1, 10, "HCFA", code), (2, 20, "hcfa", code))
+    billing = read_billing(raw_of(hospital, tmp_path), ADMISSIONS)
+    assert billing.codes.values.tolist() == [[10, "064"]]
+    reason = "with a code that is not one to three digits"
+    assert billing.rows[f"HCFA, {reason}"] == 2 and billing.lost[reason] == 1
+    assert billing.oddities["billing codes that are not one to three digits"] == 2
 
 
 def test_every_row_of_diagnoses_has_its_reason(tmp_path):
