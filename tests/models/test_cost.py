@@ -46,10 +46,32 @@ def transformer(inputs: Inputs) -> int:
     return embeddings(inputs) + (layers - 1) * inner + last + 2 * d * HEADS[0].classes
 
 
+def tower(tokens: int) -> int:
+    """A transformer over one modality that is read at its class token."""
+    d, layers, n = DIMS.width, DIMS.layers, 1 + tokens
+    return (layers - 1) * (24 * d * d * n + 4 * d * n * n) + 4 * d * d * n + 20 * d * d + 4 * d * n
+
+
+def medfuse(inputs: Inputs) -> int:
+    """Two LSTM layers over the series, a tower and a projection for film and note, an LSTM over the present vectors."""
+    d, step = DIMS.width, 16 * DIMS.width**2
+    found = zip(inputs.owned, lengths(inputs), strict=True)
+    own = sum(2 * step * n if name == "ehr" else tower(n) + 2 * d * d for name, n in found)
+    return embeddings(inputs) + own + step * len(inputs.owned) + 2 * d * HEADS[0].classes
+
+
+def mmf(inputs: Inputs) -> int:
+    """A tower a modality, over four bottleneck tokens more."""
+    return embeddings(inputs) + sum(tower(n + 4) for n in lengths(inputs)) + 2 * DIMS.width * HEADS[0].classes
+
+
 CASES = [Inputs(), Inputs(512, 512), Inputs(owned=("ehr",)), Inputs(70, 20, ("ehr", "note"))]
 
 
-@pytest.mark.parametrize(("name", "formula"), [("flexcare", flexcare), ("mt", transformer)])
+FORMULAS = {"flexcare": flexcare, "mt": transformer, "medfuse": medfuse, "mmf": mmf}
+
+
+@pytest.mark.parametrize(("name", "formula"), FORMULAS.items(), ids=FORMULAS)
 @pytest.mark.parametrize("inputs", CASES, ids=str)
 def test_measured_work_equals_the_formula(name, formula, inputs):
     assert cost(BY_NAME[name], DIMS, HEADS, [inputs]).flops[0] == pytest.approx(formula(inputs), rel=1e-9)
