@@ -31,7 +31,7 @@ def open_csv(path: Path, **options: Any) -> pl.LazyFrame:
         raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
     if "\r" in header:
         raise UserError(f"{path}: its lines end in carriage returns alone; convert them to line feeds")
-    if not header.removeprefix("\ufeff").isprintable():
+    if not all(letter.isprintable() or letter.isspace() for letter in header.removeprefix("\ufeff")):
         raise UserError(f"{path} is no CSV file: its first line holds what is no text")
     return frame
 

@@ -51,14 +51,16 @@ def make_rooms(
     if len(strange):
         raise ValueError(f"a film of {strange[0]} tokens; all have {film_tokens}, absent ones 0")
     batches = _random_batches(lengths, batch_size)
-    ranked = _Ranked.of(batches, film_tokens, runs)
+    ranked = _Ranked.of(sorted_needs(batches), film_tokens, runs)
     rooms: list[Room] = []
     for share in sorted(shares):
         room = _smallest(ranked, batches, share)
         if not rooms or room.tokens > rooms[-1].tokens:
             rooms.append(room)
     most = lengths if longest is None else longest
-    largest = _Ranked.of(_largest_batch(most, batch_size), film_tokens, runs).room(0, 0)
+    # No batch needs more than the longest series, films, notes and samples of all.
+    longest_of_all = tuple(need[:, :batch_size] for need in sorted_needs(most[None]))
+    largest = _Ranked.of(longest_of_all, film_tokens, runs).room(0, 0)
     while rooms and rooms[-1].tokens >= largest.tokens:
         rooms.pop()
     return (*rooms, largest)
@@ -79,9 +81,8 @@ class _Ranked:
     runs: int
 
     @classmethod
-    def of(cls, lengths: np.ndarray | tuple[np.ndarray, ...], film_tokens: int, runs: int) -> _Ranked:
-        """Of batches (K, B, M), or of what they need (K, B) each."""
-        needs = lengths if isinstance(lengths, tuple) else sorted_needs(lengths)
+    def of(cls, needs: tuple[np.ndarray, ...], film_tokens: int, runs: int) -> _Ranked:
+        """Needs (K, B) each, as `sorted_needs` gives them."""
         sequences = tuple(np.sort(need, axis=0) for need in needs)
         return cls(sequences, tuple(np.sort(need.sum(1)) for need in needs), film_tokens, runs)
 
@@ -116,11 +117,6 @@ def _first(last: int, holds: Callable[[int], bool]) -> int:
         else:
             low = middle + 1
     return low
-
-
-def _largest_batch(lengths: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
-    """What a batch needs at most, (1, size) each: of the longest series, films, notes and samples of all (n, M)."""
-    return tuple(need[:, :size] for need in sorted_needs(lengths[None]))
 
 
 def _random_batches(lengths: np.ndarray, batch_size: int) -> np.ndarray:

@@ -78,7 +78,9 @@ def workplace(out: Path) -> Iterator[Workplace]:
         except OSError as fault:  # names no file where a library or the system's limits refuse to write on
             raise UserError(f"{out} cannot be prepared in {folder}: {system_fault(fault)}{_kept(place)}") from fault
         except UserError as fault:
-            raise UserError(f"{fault}{_kept(place)}") from fault
+            if kept := _kept(place):
+                raise UserError(f"{fault}{kept}") from fault
+            raise
         finally:
             shutil.rmtree(place.data, ignore_errors=True)
             if out.exists() or not place.worth_keeping():
